@@ -1,0 +1,62 @@
+-- The tables of the demo, the same in both databases: flights that left New York in 2013.
+
+CREATE TABLE airlines (
+    carrier TEXT PRIMARY KEY NOT NULL,
+    name    TEXT
+);
+
+CREATE TABLE airports (
+    faa   TEXT PRIMARY KEY NOT NULL,
+    name  TEXT,
+    lat   REAL,
+    lon   REAL,
+    alt   INTEGER,
+    tz    INTEGER,
+    dst   TEXT,
+    tzone TEXT
+);
+
+CREATE TABLE planes (
+    tailnum      TEXT PRIMARY KEY NOT NULL,
+    year         INTEGER,
+    type         TEXT,
+    manufacturer TEXT,
+    model        TEXT,
+    engines      INTEGER,
+    seats        INTEGER,
+    speed        INTEGER,
+    engine       TEXT
+);
+
+CREATE TABLE flights (
+    id             TEXT PRIMARY KEY NOT NULL, -- day, carrier, number and origin: '2013-01-01 UA1545 EWR'
+    day            DATE NOT NULL,
+    carrier        TEXT NOT NULL REFERENCES airlines,
+    flight         INTEGER NOT NULL,
+    tailnum        TEXT REFERENCES planes,
+    origin         TEXT NOT NULL REFERENCES airports,
+    dest           TEXT NOT NULL REFERENCES airports,
+    sched_dep_time INTEGER,
+    dep_time       INTEGER,
+    dep_delay      INTEGER,
+    sched_arr_time INTEGER,
+    arr_time       INTEGER,
+    arr_delay      INTEGER,
+    air_time       INTEGER,
+    distance       INTEGER
+);
+
+CREATE TABLE weather (
+    origin     TEXT NOT NULL REFERENCES airports,
+    time_hour  TEXT NOT NULL, -- UTC: the local hour exists twice when daylight saving time ends
+    temp       REAL,
+    dewp       REAL,
+    humid      REAL,
+    wind_dir   INTEGER,
+    wind_speed REAL,
+    wind_gust  REAL,
+    precip     REAL,
+    pressure   REAL,
+    visib      REAL,
+    PRIMARY KEY (origin, time_hour)
+);

@@ -1,0 +1,291 @@
+//! SQLite as the core's host. Made for one call of an SQL function and dropped with it.
+
+use crate::error::engine;
+use crate::references::{self, Saved};
+use crate::rows::{self, RowPlan};
+use crate::statements::{SqlRow, Statements};
+use crate::transaction::Transactions;
+use crate::{capture, capture_state, describe, log, log_view, resolver};
+use rusqlite::fallible_iterator::FallibleIterator as _;
+use rusqlite::{Connection, OptionalExtension};
+use std::collections::HashMap;
+use std::rc::Rc;
+use sync_shared::{
+    CaptureState, Catalog, Description, Error, Host, Label, LogEntry, LogRange, Operation, Result, Row, RowFailure, Table, Touched,
+    Value, ValueRef, Violation, Written,
+};
+
+const SCHEMA: &str = include_str!("../../sql/sqlite/schema.sql");
+
+/// Statements that would end or leave the transaction of the call.
+const FORBIDDEN: [&str; 10] =
+    ["BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "ATTACH", "DETACH", "VACUUM", "PRAGMA"];
+
+pub struct SqliteHost<'c> {
+    pub(crate) connection: &'c Connection,
+    pub(crate) statements: Statements<'c>,
+    pub(crate) transactions: Transactions,
+    /// By layout.
+    pub(crate) plans: HashMap<i64, Rc<RowPlan>>,
+    /// The log's highest version, if it is known.
+    pub(crate) log_position: Option<i64>,
+    pub(crate) saved_references: Option<Saved>,
+    pub(crate) any_references: Option<bool>,
+}
+
+impl<'c> SqliteHost<'c> {
+    pub fn new(connection: &'c Connection) -> Self {
+        SqliteHost {
+            connection,
+            statements: Statements::new(connection),
+            transactions: Transactions::default(),
+            plans: HashMap::new(),
+            log_position: None,
+            saved_references: None,
+            any_references: None,
+        }
+    }
+
+    /// What was learnt about the schema may not hold any more.
+    fn forget_schema(&mut self) {
+        self.plans.clear();
+        self.any_references = None;
+        self.forget_position();
+    }
+}
+
+impl Host for SqliteHost<'_> {
+    fn execute(&mut self, sql: &str, parameters: &[ValueRef<'_>]) -> Result<u64> {
+        self.statements.execute(sql, parameters)
+    }
+
+    fn query(
+        &mut self,
+        sql: &str,
+        parameters: &[ValueRef<'_>],
+        visit: &mut dyn FnMut(&dyn Row) -> Result<bool>,
+    ) -> Result<()> {
+        self.statements.query(sql, parameters, &mut |row| visit(&SqlRow(row)))
+    }
+
+    fn execute_user(&mut self, statement: &str) -> Result<u64> {
+        self.forget_schema();
+        let mut batch = rusqlite::Batch::new(self.connection, statement);
+        let Some(mut first) = batch.next().map_err(engine)? else {
+            return Err(Error::argument("there is no statement to run"));
+        };
+        let text = first.expanded_sql().unwrap_or_default();
+        let keyword = first_keyword(&text);
+        if FORBIDDEN.iter().any(|f| f.eq_ignore_ascii_case(&keyword)) {
+            return Err(Error::argument(format!("{keyword} cannot be run here")));
+        }
+        let mut rows = 0;
+        if first.column_count() > 0 {
+            let mut result = first.raw_query();
+            while result.next().map_err(engine)?.is_some() {
+                rows += 1;
+            }
+        } else {
+            rows = first.raw_execute().map_err(engine)? as u64;
+        }
+        drop(first);
+        match batch.next().map_err(engine)? {
+            Some(_) => Err(Error::argument("more than one statement")),
+            None => Ok(rows),
+        }
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        self.transactions.begin(self.connection)
+    }
+
+    fn end(&mut self, keep: bool) -> Result<()> {
+        if !keep {
+            self.forget_schema();
+        }
+        self.transactions.end(self.connection, keep)
+    }
+
+    fn now(&mut self) -> i64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |d| d.as_millis() as i64)
+    }
+
+    fn is_initialized(&mut self) -> Result<bool> {
+        let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('_sync_state', '_sync_log_data')";
+        Ok(self.statements.integer(sql, &[])? == Some(2))
+    }
+
+    fn create_schema(&mut self, _origin: &str) -> Result<()> {
+        self.connection.execute_batch(SCHEMA).map_err(engine)?;
+        log_view::publish(self.connection, &Catalog::default())
+    }
+
+    fn schema_cookie(&mut self) -> Result<i64> {
+        self.connection.query_row("PRAGMA main.schema_version", [], |row| row.get(0)).map_err(engine)
+    }
+
+    fn describe(&mut self, table: &str) -> Result<Option<Description>> {
+        describe::describe(self.connection, table)
+    }
+
+    fn install_capture(&mut self, _catalog: &Catalog, table: &Table) -> Result<()> {
+        let self_id = self.self_id()?;
+        self.forget_schema();
+        capture::install(self.connection, table, self_id)
+    }
+
+    fn remove_capture(&mut self, table: &Table) -> Result<()> {
+        self.forget_schema();
+        capture::remove(self.connection, table)
+    }
+
+    fn capture_state(&mut self, table: &Table) -> Result<CaptureState> {
+        let self_id = self.self_id()?;
+        capture_state::capture_state(self.connection, table, self_id)
+    }
+
+    fn publish_log(&mut self, catalog: &Catalog) -> Result<()> {
+        log_view::publish(self.connection, catalog)
+    }
+
+    fn backfill(&mut self, table: &Table) -> Result<u64> {
+        self.forget_position();
+        log::backfill(self, table)
+    }
+
+    fn read_log(
+        &mut self,
+        catalog: &Catalog,
+        range: LogRange,
+        visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        log::read_log(self, catalog, range, visit)
+    }
+
+    fn newest_entry(
+        &mut self,
+        catalog: &Catalog,
+        table: &Table,
+        key: &[Value],
+        upto: i64,
+        visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<()>,
+    ) -> Result<()> {
+        log::newest_entry(self, catalog, table, key, upto, visit)
+    }
+
+    fn delete_entries(&mut self, catalog: &Catalog, versions: &[i64]) -> Result<()> {
+        log::delete_entries(self, catalog, versions)
+    }
+
+    fn head(&mut self) -> Result<i64> {
+        log::head(self)
+    }
+
+    fn clock(&mut self) -> Result<i64> {
+        log::clock(self)
+    }
+
+    fn raise_clock(&mut self, stamp: i64) -> Result<()> {
+        log::raise_clock(self, stamp)
+    }
+
+    fn foreign_key_code(&self) -> &'static str {
+        "SQLITE_CONSTRAINT_FOREIGNKEY"
+    }
+
+    fn log_bytes(&mut self) -> Result<Option<i64>> {
+        // dbstat is not compiled into every SQLite.
+        let sql = "SELECT sum(pgsize) FROM dbstat WHERE name = '_sync_log_data'";
+        let bytes = self.connection.prepare(sql).and_then(|mut s| s.query_row([], |row| row.get(0)).optional());
+        Ok(bytes.ok().flatten())
+    }
+
+    fn put_row(
+        &mut self,
+        table: &Table,
+        values: &[Option<Value>],
+        label: Option<&Label>,
+        log_unchanged: bool,
+    ) -> Result<Written, RowFailure> {
+        rows::put_row(self, table, values, label, log_unchanged)
+    }
+
+    fn remove_row(
+        &mut self,
+        table: &Table,
+        key: &[Value],
+        label: Option<&Label>,
+        log_unchanged: bool,
+    ) -> Result<Written, RowFailure> {
+        rows::remove_row(self, table, key, label, log_unchanged)
+    }
+
+    fn log_row(&mut self, table: &Table, key: &[Value], operation: Operation, label: Option<&Label>) -> Result<i64> {
+        self.forget_position();
+        log::log_row(self, table, key, operation, label)
+    }
+
+    fn read_row(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>> {
+        rows::read_row(self, table, key)
+    }
+
+    fn stream_rows(&mut self, table: &Table, visit: &mut dyn FnMut(&dyn Row) -> Result<bool>) -> Result<()> {
+        rows::stream_rows(self, table, visit)
+    }
+
+    fn count_rows(&mut self, table: &Table) -> Result<i64> {
+        let sql = format!("SELECT count(*) FROM {}", crate::quote::Identifier(&table.table_name));
+        Ok(self.statements.integer(&sql, &[])?.unwrap_or(0))
+    }
+
+    fn begin_references(&mut self) -> Result<()> {
+        references::begin(self)
+    }
+
+    fn end_references(&mut self) -> Result<()> {
+        references::end(self)
+    }
+
+    fn violations(&mut self, catalog: &Catalog, touched: &[Touched]) -> Result<Vec<Violation>> {
+        references::violations(self, catalog, touched)
+    }
+
+    fn column_defaults(&mut self, table: &Table) -> Result<Vec<Value>> {
+        let mut defaults = Vec::with_capacity(table.columns.len());
+        for column in &table.columns {
+            let Some(expression) = &column.default else {
+                defaults.push(Value::Null);
+                continue;
+            };
+            let mut value = Value::Null;
+            // A default that cannot be evaluated by itself is that of no row.
+            let evaluated = self.statements.query(&format!("SELECT ({expression})"), &[], &mut |row| {
+                value = crate::statements::value_at(row, 0)?.to_owned();
+                Ok(false)
+            });
+            defaults.push(evaluated.map_or(Value::Null, |()| value));
+        }
+        Ok(defaults)
+    }
+
+    fn check_resolver(&mut self, resolver: &str) -> Result<()> {
+        resolver::check(self.connection, resolver)
+    }
+
+    fn run_resolver(&mut self, resolver: &str, local: &str, remote: &str) -> Result<String> {
+        resolver::run(self.connection, resolver, local, remote)
+    }
+}
+
+/// The first word of a statement, comments and white space left out.
+fn first_keyword(sql: &str) -> String {
+    let mut rest = sql.trim_start();
+    loop {
+        rest = match rest {
+            _ if rest.starts_with("--") => rest.split_once('\n').map_or("", |(_, after)| after).trim_start(),
+            _ if rest.starts_with("/*") => rest.split_once("*/").map_or("", |(_, after)| after).trim_start(),
+            _ => return rest.chars().take_while(char::is_ascii_alphabetic).collect(),
+        };
+    }
+}

@@ -1,0 +1,54 @@
+//! Nested units of work: a transaction outside, savepoints inside.
+
+use crate::error::engine;
+use rusqlite::Connection;
+use sync_shared::Result;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Level {
+    Transaction,
+    Savepoint,
+}
+
+/// The units of work that this call has open.
+#[derive(Default)]
+pub struct Transactions {
+    open: Vec<Level>,
+}
+
+impl Transactions {
+    /// Takes the write lock at once, so that nothing fails half-way for want of it.
+    pub fn begin(&mut self, connection: &Connection) -> Result<()> {
+        if connection.is_autocommit() {
+            connection.execute_batch("BEGIN IMMEDIATE").map_err(engine)?;
+            self.open.push(Level::Transaction);
+            return Ok(());
+        }
+        connection.execute_batch(&format!("SAVEPOINT sync_{}", self.open.len())).map_err(engine)?;
+        self.open.push(Level::Savepoint);
+        Ok(())
+    }
+
+    /// Ends the innermost. If it cannot be kept it stays open, to be ended without keeping it.
+    pub fn end(&mut self, connection: &Connection, keep: bool) -> Result<()> {
+        let Some(&level) = self.open.last() else { return Ok(()) };
+        let name = self.open.len() - 1;
+        let statement = match (level, keep) {
+            (Level::Transaction, true) => "COMMIT".to_owned(),
+            (Level::Transaction, false) => "ROLLBACK".to_owned(),
+            (Level::Savepoint, true) => format!("RELEASE sync_{name}"),
+            (Level::Savepoint, false) => format!("ROLLBACK TO sync_{name}; RELEASE sync_{name}"),
+        };
+        let lost = connection.is_autocommit();
+        if !(lost && !keep) {
+            connection.execute_batch(&statement).map_err(engine)?;
+        }
+        self.open.pop();
+        Ok(())
+    }
+
+    /// Has something (a trigger's RAISE(ROLLBACK)) ended the transaction behind our back?
+    pub fn is_lost(&self, connection: &Connection) -> bool {
+        !self.open.is_empty() && connection.is_autocommit()
+    }
+}

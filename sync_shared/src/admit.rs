@@ -1,0 +1,128 @@
+//! Which batches are taken, and which of their changes are new here.
+
+use crate::batch::{Batch, BatchKind};
+use crate::change::Change;
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::receive::Received;
+use crate::session::Answer;
+use crate::state::{self, State, origin_number};
+use crate::unseen::Peer;
+
+/// Checks that a pull goes on where the last one ended, in the same server's same history.
+pub fn admit_pull(host: &mut dyn Host, state: &mut State, batch: &Batch<'_>, from: i64) -> Result<Peer> {
+    const ADVICE: &str = "call sync_begin_resync() and pull again; local changes that were not pushed stay";
+    let cursor = state.last_server_version;
+    let epoch = batch.epoch.clone().unwrap_or_default();
+    if batch.origin_id == state.origin_id {
+        let message = "the server has this replica's own origin id: one of the two is a copy; call sync_regenerate_origin() on the copy";
+        return Err(Error::epoch_mismatch(message, &state.origin_id, &batch.origin_id));
+    }
+    if from > cursor {
+        return Err(Error::batch(format!("the batch starts at version {from}, above the cursor {cursor}: fetch from {cursor}")));
+    }
+    let known = !state.server_origin.is_empty();
+    if known && batch.origin_id != state.server_origin {
+        let message = format!("this is another server than the one pulled from so far; {ADVICE}");
+        return Err(Error::epoch_mismatch(message, &state.server_origin, &batch.origin_id));
+    }
+    if known && !epoch.is_empty() && !state.server_epoch.is_empty() && epoch != state.server_epoch {
+        let message = format!("the server was copied or replaced; {ADVICE}");
+        return Err(Error::epoch_mismatch(message, &state.server_epoch, &epoch));
+    }
+    if let Some(max) = batch.max_version.filter(|&max| max < cursor && from == cursor) {
+        let message = format!("the server was restored: its log ends at version {max}, below the cursor {cursor}; {ADVICE}");
+        return Err(Error::epoch_mismatch(message, &cursor.to_string(), &max.to_string()));
+    }
+    let anchors = (batch.from_anchor.as_deref(), state.server_anchor.as_str());
+    if let (Some(theirs), ours) = anchors
+        && from == cursor
+        && !ours.is_empty()
+        && theirs != ours
+    {
+        let message = format!("the server was restored and went on: version {from} is not the one pulled before; {ADVICE}");
+        return Err(Error::epoch_mismatch(message, ours, theirs));
+    }
+    let head = host.head()?;
+    if let Some(received) = batch.received_version {
+        if received > head {
+            let message = format!(
+                "this database was restored: the server has its changes up to version {received}, its log ends at {head}; \
+                 call sync_regenerate_origin() and then sync_begin_resync()"
+            );
+            return Err(Error::epoch_mismatch(message, &received.to_string(), &head.to_string()));
+        }
+        if received > state.last_push_version || state.resync {
+            // An answer to a push was lost; or, in a resync, the server lost what it had received.
+            state.last_push_version = received;
+            state::set_integer(host, "last_push_version", received)?;
+        }
+    }
+    if !known {
+        state.server_origin.clone_from(&batch.origin_id);
+        state::set(host, "server_origin", &batch.origin_id)?;
+        origin_number(host, &batch.origin_id)?;
+    }
+    if !epoch.is_empty() && epoch != state.server_epoch {
+        state::set(host, "server_epoch", &epoch)?;
+        state.server_epoch = epoch;
+    }
+    Peer::upstream(host, state)
+}
+
+/// Checks that a push speaks of this server's history.
+pub fn admit_push(host: &mut dyn Host, state: &State, batch: &Batch<'_>) -> Result<Peer> {
+    if let Some(epoch) = batch.server_epoch.as_deref().filter(|e| *e != state.epoch) {
+        let message = "the sender has pulled from another server, or from this one before it was replaced; it must call sync_begin_resync()";
+        return Err(Error::epoch_mismatch(message, epoch, &state.epoch));
+    }
+    let head = host.head()?;
+    if batch.last_server_version > head {
+        let message = format!(
+            "this server was restored: the sender has pulled up to version {}, its log ends at {head}; the sender must call sync_begin_resync()",
+            batch.last_server_version
+        );
+        return Err(Error::epoch_mismatch(message, &batch.last_server_version.to_string(), &head.to_string()));
+    }
+    let id = origin_number(host, &batch.origin_id)?;
+    Ok(Peer { id, origin: Some(id), boundary: batch.last_server_version })
+}
+
+/// Leaves out what was received before and what is this replica's own; restamps what is too far ahead.
+/// Returns the rest and the newest stamp of all.
+pub fn sift<'a>(
+    host: &mut dyn Host,
+    state: &State,
+    batch: &Batch<'_>,
+    changes: Vec<Change<'a>>,
+    peer: &Peer,
+    answer: &mut Answer,
+) -> Result<(Vec<Change<'a>>, Option<i64>)> {
+    let received = match batch.kind {
+        BatchKind::Push => Received::load(host, peer.id, batch.epoch.as_deref().unwrap_or_default())?,
+        BatchKind::Pull => Received::default(),
+    };
+    let limit = host.now().saturating_add(state.max_clock_skew);
+    let hub_clock = host.clock()?;
+    let mut newest: Option<i64> = None;
+    let mut fresh = Vec::with_capacity(changes.len());
+    for mut change in changes {
+        let duplicate = match batch.kind {
+            BatchKind::Pull => change.version <= state.last_server_version,
+            BatchKind::Push => received.contains(change.version, change.stamp),
+        };
+        let echo = change.origin == state.origin_id && !change.contested && !state.resync;
+        if duplicate || echo {
+            answer.skipped += 1;
+            continue;
+        }
+        if batch.kind == BatchKind::Push && change.stamp > limit {
+            change.stamp = hub_clock;
+            answer.restamped += 1;
+        }
+        newest = newest.max(Some(change.stamp));
+        fresh.push(change);
+    }
+    Ok((fresh, newest))
+}
+

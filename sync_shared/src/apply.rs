@@ -1,0 +1,268 @@
+//! `sync_apply_batch`: a batch becomes rows, log entries, a moved cursor and, where it must be, rejections. All or nothing.
+
+use crate::admit::{admit_pull, admit_push, sift};
+use crate::batch::{Batch, BatchKind, decode_batch};
+use crate::catalog::Catalog;
+use crate::change::{Change, Operation};
+use crate::conflict::Strategy;
+use crate::error::{Error, Result};
+use crate::group::{Item, Outcome, apply_group};
+use crate::hash::hash_of_changes;
+use crate::host::{Host, in_transaction};
+use crate::incoming::{Incoming, bind};
+use crate::payload::{Bound, Unbound};
+use crate::receive::note_received;
+use crate::rejection::{self, Reason, Rejection, worth_trying};
+use crate::resync;
+use crate::session::{Answer, Session};
+use crate::state::{self, State};
+use crate::table::RowHash;
+use crate::unseen::{Peer, UPSTREAM, set_folded};
+use serde_json::Value as Json;
+use std::collections::HashSet;
+
+/// The options of `sync_apply_batch`.
+#[derive(Clone, Copy, Debug)]
+pub struct ApplyOptions {
+    /// Instead of the tables' own.
+    pub strategy: Option<Strategy>,
+    pub verify_hash: bool,
+    /// Everything is tried, nothing stays.
+    pub dry_run: bool,
+}
+
+impl ApplyOptions {
+    pub fn parse(options: Option<&str>) -> Result<ApplyOptions> {
+        let mut parsed = ApplyOptions { strategy: None, verify_hash: true, dry_run: false };
+        let Some(text) = options else { return Ok(parsed) };
+        let members: serde_json::Map<String, Json> =
+            serde_json::from_str(text).map_err(|e| Error::argument(format!("the options are not a JSON object: {e}")))?;
+        for (option, value) in members {
+            let wrong = |what: &str| Error::argument(format!("option {option:?} must be {what}"));
+            match option.as_str() {
+                "strategy" => {
+                    let named = value.as_str().and_then(Strategy::named);
+                    parsed.strategy = Some(named.ok_or_else(|| wrong(Strategy::NAMES))?);
+                }
+                "verifyHash" => parsed.verify_hash = value.as_bool().ok_or_else(|| wrong("true or false"))?,
+                "dryRun" => parsed.dry_run = value.as_bool().ok_or_else(|| wrong("true or false"))?,
+                _ => return Err(Error::argument(format!("there is no option {option:?}"))),
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+/// Applies a batch and returns the result as JSON.
+///
+/// Errors: `InvalidBatch`, `LimitExceeded`, `HashMismatch`, `TableNotFound`, `TableNotTracked`, `EpochMismatch`, `UnresolvedConflict`,
+/// or the engine's own; nothing has changed then.
+pub fn apply_batch(host: &mut dyn Host, text: &str, options: ApplyOptions) -> Result<String> {
+    let batch = decode_batch(text)?;
+    if let Some(expected) = batch.hash.as_deref().filter(|_| options.verify_hash) {
+        crate::hash::verify_hash(expected, &hash_of_changes(&batch.changes))?;
+    }
+    host.begin()?;
+    let answer = apply_decoded(host, batch, options);
+    let keep = answer.is_ok() && !options.dry_run;
+    if let Err(error) = host.end(keep) {
+        host.end(false).ok();
+        return Err(error);
+    }
+    answer
+}
+
+/// `sync_retry`: tries every rejection again.
+pub fn retry(host: &mut dyn Host) -> Result<String> {
+    in_transaction(host, |host| {
+        let (state, catalog) = Catalog::open(host)?;
+        let mut session = Session::new(host, &state, catalog, None)?;
+        let mut answer = Answer::default();
+        let all = rejection::load(host)?;
+        retry_rejections(host, &mut session, all, &mut answer)?;
+        for rejection in rejection::load(host)? {
+            answer.report(&rejection);
+        }
+        session.store_newest(host)?;
+        Ok(answer.to_json(state.last_server_version, state.last_server_version, false))
+    })
+}
+
+/// `sync_discard`: gives a rejected change up. False if there is none with this id.
+pub fn discard(host: &mut dyn Host, id: i64) -> Result<bool> {
+    State::load(host)?;
+    in_transaction(host, |host| rejection::remove(host, id))
+}
+
+fn apply_decoded(host: &mut dyn Host, mut batch: Batch<'_>, options: ApplyOptions) -> Result<String> {
+    let (mut state, catalog) = Catalog::open(host)?;
+    let from = batch.from_version.unwrap_or(0);
+    let to = batch.to_version.or(batch.changes.last().map(|c| c.version)).unwrap_or(from);
+    let peer = match batch.kind {
+        BatchKind::Pull => admit_pull(host, &mut state, &batch, from)?,
+        BatchKind::Push => admit_push(host, &state, &batch)?,
+    };
+    let mut session = Session::new(host, &state, catalog, options.strategy)?;
+    let mut answer = Answer::default();
+    let changes = std::mem::take(&mut batch.changes);
+    let (fresh, newest_stamp) = sift(host, &state, &batch, changes, &peer, &mut answer)?;
+    let incoming = bind(host, &mut session, batch.kind, fresh, &peer)?;
+    if let Some(stamp) = newest_stamp {
+        host.raise_clock(stamp)?;
+    }
+    let before = host.head()?;
+    apply_incoming(host, &mut session, incoming, &peer, &mut answer)?;
+    session.store_newest(host)?;
+    match batch.kind {
+        BatchKind::Pull => end_pull(host, &state, &session, &batch, &peer, to)?,
+        BatchKind::Push => {
+            if let (Some(from), Some(to)) = (batch.from_version, batch.to_version) {
+                let sender = (peer.id, batch.epoch.as_deref().unwrap_or_default());
+                note_received(host, sender, (from, to), newest_stamp.unwrap_or(i64::MIN))?;
+            }
+        }
+    }
+    let head = host.head()?;
+    if !session.extra_entries && !state.resync && head > before {
+        // Every entry since came from this neighbour.
+        set_folded(host, peer.id, head)?;
+    }
+    Ok(answer.to_json(from, to, batch.has_more))
+}
+
+fn end_pull(host: &mut dyn Host, state: &State, session: &Session, batch: &Batch<'_>, peer: &Peer, to: i64) -> Result<()> {
+    if to >= state.last_server_version {
+        state::set_integer(host, "last_server_version", to)?;
+        state::set(host, "server_anchor", batch.to_anchor.as_deref().unwrap_or_default())?;
+    }
+    if state.resync {
+        resync::note_excluded(host, &batch.excluded)?;
+        if !batch.has_more {
+            resync::finish(host, &session.catalog, peer)?;
+        }
+    }
+    Ok(())
+}
+
+/// A change that was not applied, in its place in the batch.
+struct Waiting<'a> {
+    place: usize,
+    change: Change<'a>,
+    row: RowHash,
+    reason: Reason,
+}
+
+fn apply_incoming(
+    host: &mut dyn Host,
+    session: &mut Session,
+    incoming: Vec<Incoming<'_>>,
+    peer: &Peer,
+    answer: &mut Answer,
+) -> Result<()> {
+    let parked: HashSet<RowHash> = rejection::load(host)?.into_iter().map(|r| r.row_hash).collect();
+    let mut blocked = parked.clone();
+    let (mut ready, mut places, mut waiting) = (Vec::with_capacity(incoming.len()), Vec::new(), Vec::new());
+    for (place, incoming) in incoming.into_iter().enumerate() {
+        match incoming {
+            Incoming::Refused { change, row, reason } => {
+                let reason = if blocked.insert(row) { reason } else { Reason::queued() };
+                waiting.push(Waiting { place, change, row, reason });
+            }
+            Incoming::Bound(item) => {
+                let row = match blocked.is_empty() {
+                    true => None,
+                    false => Some(item.bound.row_hash(&session.catalog.tables[item.table])?),
+                };
+                match row.filter(|row| blocked.contains(row)) {
+                    Some(row) => waiting.push(Waiting { place, change: item.change, row, reason: Reason::queued() }),
+                    None => {
+                        ready.push(item);
+                        places.push(place);
+                    }
+                }
+            }
+        }
+    }
+    let outcomes = apply_group(host, session, &ready)?;
+    let mut written: HashSet<RowHash> = HashSet::new();
+    for ((item, outcome), place) in ready.into_iter().zip(outcomes).zip(places) {
+        answer.count(&outcome);
+        let waits = matches!(outcome, Outcome::Waits(_));
+        if !waits && parked.is_empty() && !session.resync {
+            continue;
+        }
+        let row = item.bound.row_hash(&session.catalog.tables[item.table])?;
+        if let Outcome::Waits(reason) = outcome {
+            waiting.push(Waiting { place, change: item.change, row, reason });
+            continue;
+        }
+        if session.resync {
+            resync::note_row(host, &row, item.change.operation != Operation::Delete)?;
+        }
+        written.insert(row);
+    }
+    if waiting.is_empty() && parked.is_empty() {
+        return Ok(());
+    }
+    waiting.sort_by_key(|w| w.place);
+    for Waiting { change, row, reason, .. } in waiting {
+        if session.resync {
+            resync::note_row(host, &row, true)?;
+        }
+        answer.reject(&change, &reason);
+        rejection::store(host, &change, (peer.id, peer.boundary), &row, &reason)?;
+    }
+    if !parked.is_empty() {
+        let woken = worth_trying(rejection::load(host)?, &written);
+        retry_rejections(host, session, woken, answer)?;
+    }
+    Ok(())
+}
+
+/// Tries rejections again, oldest first; those that succeed are removed.
+fn retry_rejections(host: &mut dyn Host, session: &mut Session, rejections: Vec<Rejection>, answer: &mut Answer) -> Result<()> {
+    let state = State::load(host)?;
+    let upstream = Peer::upstream(host, &state)?.origin;
+    let (mut items, mut ids) = (Vec::new(), Vec::new());
+    let mut blocked: HashSet<RowHash> = HashSet::new();
+    for rejection in rejections {
+        let Rejection { id, change, via, seen_version, row_hash, .. } = rejection;
+        if blocked.contains(&row_hash) {
+            continue;
+        }
+        let pull = via == UPSTREAM;
+        let peer = Peer { id: via, origin: if pull { upstream } else { Some(via) }, boundary: seen_version };
+        let direction = if pull { BatchKind::Pull } else { BatchKind::Push };
+        let bound = match session.catalog.by_wire_name(&change.table_name) {
+            None => Err(Reason::new("SchemaMismatch", format!("table {:?} is not tracked", change.table_name))),
+            Some(table) => match Bound::new(&session.catalog.tables[table], &change) {
+                Ok(bound) => Ok((table, bound)),
+                Err(Unbound::Row(kind, message)) => Err(Reason::new(kind, message)),
+                Err(Unbound::Batch(error)) => Err(Reason::new("SchemaMismatch", error.to_string())),
+            },
+        };
+        match bound {
+            Ok((table, bound)) => {
+                let origin = session.origin_id(host, &change.origin)?;
+                items.push(Item { change, table, bound, origin, peer, direction, retried: true });
+                ids.push(id);
+            }
+            Err(reason) => {
+                rejection::update(host, id, &reason)?;
+                blocked.insert(row_hash);
+            }
+        }
+    }
+    let outcomes = apply_group(host, session, &items)?;
+    for ((id, item), outcome) in ids.into_iter().zip(&items).zip(outcomes) {
+        match &outcome {
+            Outcome::Waits(reason) => rejection::update(host, id, reason)?,
+            _ => {
+                rejection::remove(host, id)?;
+                answer.settle(&item.change);
+                answer.count(&outcome);
+            }
+        }
+    }
+    Ok(())
+}

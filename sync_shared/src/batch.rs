@@ -1,0 +1,358 @@
+//! A batch: decoding, limits and structural checks. Lenient in form, strict in content.
+//!
+//! Nothing here touches a database. What decodes is whole and in order; everything else is `InvalidBatch` or `LimitExceeded`.
+
+use crate::canonical::{MAX_NESTING, nesting};
+use crate::change::{Change, Operation};
+use crate::error::{Error, Result};
+use crate::stamp;
+use crate::state::parse_origin;
+use crate::value::Str;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+
+/// Most changes in one batch.
+pub const MAX_CHANGES: usize = 10_000;
+/// Most bytes of a batch's text.
+pub const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// A fetch closes its batch at this many bytes, so that no batch exceeds [`MAX_BYTES`] but for one huge row.
+pub const FULL_BYTES: usize = 32 * 1024 * 1024;
+/// Longest table name, in bytes.
+const MAX_NAME: usize = 1024;
+
+const OVER_LIMIT: &str = "more than 10,000 changes";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchKind {
+    /// From the server.
+    Pull,
+    /// From a client.
+    Push,
+}
+
+/// A decoded batch. Members that a sender may leave out are options.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    pub kind: BatchKind,
+    pub origin_id: String,
+    pub epoch: Option<String>,
+    pub from_version: Option<i64>,
+    pub to_version: Option<i64>,
+    pub has_more: bool,
+    pub hash: Option<String>,
+    /// Push: how far the sender had pulled.
+    pub last_server_version: i64,
+    /// Push: whose version that is.
+    pub server_epoch: Option<String>,
+    pub max_version: Option<i64>,
+    pub from_anchor: Option<String>,
+    pub to_anchor: Option<String>,
+    pub received_version: Option<i64>,
+    /// Row hashes with a sign, see ARCHITECTURE.md.
+    pub excluded: Vec<String>,
+    pub changes: Vec<Change<'a>>,
+}
+
+/// Decodes and checks a batch's text.
+pub fn decode_batch(text: &str) -> Result<Batch<'_>> {
+    if text.len() > MAX_BYTES {
+        return Err(Error::limit(format!("the batch has {} bytes, more than {MAX_BYTES}; send smaller batches", text.len())));
+    }
+    if nesting(text) > MAX_NESTING {
+        return Err(Error::limit(format!("the batch nests deeper than {MAX_NESTING} levels")));
+    }
+    let raw: RawBatch<'_> = serde_json::from_str(text).map_err(|error| match error.to_string() {
+        message if message.contains(OVER_LIMIT) => Error::limit(format!("the batch has {OVER_LIMIT}; send smaller batches")),
+        message => Error::batch(format!("not a batch: {message}")),
+    })?;
+    raw.check()
+}
+
+#[derive(Default)]
+struct RawBatch<'a> {
+    kind: Option<String>,
+    origin_id: Option<String>,
+    epoch: Option<String>,
+    from_version: Option<i64>,
+    to_version: Option<i64>,
+    has_more: Option<bool>,
+    hash: Option<String>,
+    last_server_version: Option<i64>,
+    server_epoch: Option<String>,
+    max_version: Option<i64>,
+    from_anchor: Option<String>,
+    to_anchor: Option<String>,
+    received_version: Option<i64>,
+    excluded: Option<Vec<String>>,
+    changes: Option<Changes<'a>>,
+    bare: bool,
+}
+
+impl<'a> RawBatch<'a> {
+    fn check(self) -> Result<Batch<'a>> {
+        let missing = |name: &str| Error::batch(format!("member {name:?} is missing"));
+        let changes = self.changes.ok_or_else(|| missing("changes"))?.0;
+        let kind = match self.kind.as_deref().map(str::to_ascii_lowercase).as_deref() {
+            None | Some("push") => BatchKind::Push,
+            Some("pull") => BatchKind::Pull,
+            Some(other) => return Err(Error::batch(format!("there is no kind {other:?} of batch"))),
+        };
+        let sender = match (&self.origin_id, changes.first()) {
+            (Some(id), _) => id.clone(),
+            (None, Some(first)) if self.bare => first.origin.clone().into_owned(),
+            (None, None) if self.bare => uuid::Uuid::nil().to_string(),
+            (None, _) => return Err(missing("originId")),
+        };
+        let origin_id = parse_origin(&sender).ok_or_else(|| Error::batch(format!("originId {sender:?} is not a UUID")))?;
+        if kind == BatchKind::Pull && (self.from_version.is_none() || self.to_version.is_none()) {
+            return Err(missing(if self.from_version.is_none() { "fromVersion" } else { "toVersion" }));
+        }
+        for (name, version) in [
+            ("fromVersion", self.from_version),
+            ("toVersion", self.to_version),
+            ("lastServerVersion", self.last_server_version),
+            ("maxVersion", self.max_version),
+            ("receivedVersion", self.received_version),
+        ] {
+            if version.is_some_and(|v| v < 0) {
+                return Err(Error::batch(format!("{name} is negative")));
+            }
+        }
+        check_versions(&changes, self.from_version, self.to_version)?;
+        Ok(Batch {
+            kind,
+            origin_id,
+            epoch: self.epoch,
+            from_version: self.from_version,
+            to_version: self.to_version,
+            has_more: self.has_more.unwrap_or(false),
+            hash: self.hash,
+            last_server_version: self.last_server_version.unwrap_or(0),
+            server_epoch: self.server_epoch,
+            max_version: self.max_version,
+            from_anchor: self.from_anchor,
+            to_anchor: self.to_anchor,
+            received_version: self.received_version,
+            excluded: self.excluded.unwrap_or_default(),
+            changes,
+        })
+    }
+}
+
+fn check_versions(changes: &[Change<'_>], from: Option<i64>, to: Option<i64>) -> Result<()> {
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        return Err(Error::batch(format!("fromVersion {from} is above toVersion {to}")));
+    }
+    let mut last = from.unwrap_or(0);
+    for change in changes {
+        if change.version <= last {
+            return Err(Error::batch(format!("version {} does not follow {last}", change.version)));
+        }
+        last = change.version;
+    }
+    match to {
+        Some(to) if last > to => Err(Error::batch(format!("version {last} is above toVersion {to}"))),
+        _ => Ok(()),
+    }
+}
+
+/// A member's name in the contract's spelling, whatever its case and underscores.
+fn member(name: &str) -> Cow<'_, str> {
+    const KNOWN: [&str; 23] = [
+        "version", "tableName", "pkValue", "operation", "payload", "origin", "timestamp", "contested", "kind", "originId",
+        "epoch", "fromVersion", "toVersion", "hasMore", "hash", "changes", "lastServerVersion", "serverEpoch", "maxVersion",
+        "fromAnchor", "toAnchor", "receivedVersion", "excluded",
+    ];
+    if KNOWN.contains(&name) {
+        return Cow::Borrowed(name);
+    }
+    let folded: String = name.chars().filter(|c| *c != '_').collect();
+    KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(&folded)).map_or(Cow::Borrowed(name), Cow::Borrowed)
+}
+
+/// Fills a member once.
+fn fill<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
+    map: &mut A,
+    slot: &mut Option<T>,
+    name: &str,
+) -> std::result::Result<(), A::Error> {
+    if slot.is_some() {
+        return Err(A::Error::custom(format!("member {name:?} stands twice")));
+    }
+    *slot = map.next_value()?;
+    Ok(())
+}
+
+impl<'de> Deserialize<'de> for RawBatch<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = RawBatch<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object or an array of changes")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> std::result::Result<Self::Value, A::Error> {
+                Ok(RawBatch { changes: Some(Changes::read(seq)?), bare: true, ..RawBatch::default() })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+                let mut batch = RawBatch::default();
+                let mut seen = Vec::new();
+                while let Some(Str(name)) = map.next_key()? {
+                    let name = member(&name).into_owned();
+                    if seen.contains(&name) {
+                        return Err(A::Error::custom(format!("member {name:?} stands twice")));
+                    }
+                    match name.as_str() {
+                        "kind" => batch.kind = map.next_value()?,
+                        "originId" => batch.origin_id = map.next_value()?,
+                        "epoch" => batch.epoch = map.next_value()?,
+                        "fromVersion" => batch.from_version = map.next_value()?,
+                        "toVersion" => batch.to_version = map.next_value()?,
+                        "hasMore" => batch.has_more = map.next_value()?,
+                        "hash" => batch.hash = map.next_value()?,
+                        "lastServerVersion" => batch.last_server_version = map.next_value()?,
+                        "serverEpoch" => batch.server_epoch = map.next_value()?,
+                        "maxVersion" => batch.max_version = map.next_value()?,
+                        "fromAnchor" => batch.from_anchor = map.next_value()?,
+                        "toAnchor" => batch.to_anchor = map.next_value()?,
+                        "receivedVersion" => batch.received_version = map.next_value()?,
+                        "excluded" => batch.excluded = map.next_value()?,
+                        "changes" => batch.changes = map.next_value()?,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    }
+                    seen.push(name);
+                }
+                Ok(batch)
+            }
+        }
+        deserializer.deserialize_any(Visit)
+    }
+}
+
+struct Changes<'a>(Vec<Change<'a>>);
+
+impl<'a> Changes<'a> {
+    fn read<A: SeqAccess<'a>>(mut seq: A) -> std::result::Result<Self, A::Error> {
+        let mut changes = Vec::new();
+        while let Some(WireChange(change)) = seq.next_element()? {
+            if changes.len() == MAX_CHANGES {
+                return Err(A::Error::custom(OVER_LIMIT));
+            }
+            changes.push(change);
+        }
+        Ok(Changes(changes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Changes<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Changes<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of changes")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> std::result::Result<Self::Value, A::Error> {
+                Changes::read(seq)
+            }
+        }
+        deserializer.deserialize_seq(Visit)
+    }
+}
+
+struct WireChange<'a>(Change<'a>);
+
+impl<'de> Deserialize<'de> for WireChange<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = WireChange<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a change")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+                let mut version: Option<i64> = None;
+                let (mut table_name, mut origin, mut timestamp): (Option<Str<'de>>, Option<Str<'de>>, Option<Str<'de>>) =
+                    (None, None, None);
+                let (mut pk_value, mut operation, mut payload): (Option<&'de RawValue>, Option<&'de RawValue>, Option<&'de RawValue>) =
+                    (None, None, None);
+                let mut contested: Option<bool> = None;
+                while let Some(Str(name)) = map.next_key()? {
+                    match member(&name).as_ref() {
+                        "version" => fill(&mut map, &mut version, "version")?,
+                        "tableName" => fill(&mut map, &mut table_name, "tableName")?,
+                        "pkValue" => fill(&mut map, &mut pk_value, "pkValue")?,
+                        "operation" => fill(&mut map, &mut operation, "operation")?,
+                        "payload" => fill(&mut map, &mut payload, "payload")?,
+                        "origin" => fill(&mut map, &mut origin, "origin")?,
+                        "timestamp" => fill(&mut map, &mut timestamp, "timestamp")?,
+                        "contested" => fill(&mut map, &mut contested, "contested")?,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                let missing = |name: &'static str| A::Error::missing_field(name);
+                let operation = operation.ok_or_else(|| missing("operation"))?;
+                let payload = payload.map_or(Ok(None), json_text::<A::Error>)?;
+                let change = Change {
+                    version: version.ok_or_else(|| missing("version"))?,
+                    table_name: table_name.ok_or_else(|| missing("tableName"))?.0,
+                    pk_value: json_text(pk_value.ok_or_else(|| missing("pkValue"))?)?
+                        .ok_or_else(|| A::Error::custom("pkValue is null"))?,
+                    operation: Operation::parse(operation.get().trim_matches('"'))
+                        .ok_or_else(|| A::Error::custom(format!("there is no operation {}", operation.get())))?,
+                    payload,
+                    origin: origin.ok_or_else(|| missing("origin"))?.0,
+                    stamp: {
+                        let Str(text) = timestamp.ok_or_else(|| missing("timestamp"))?;
+                        stamp::parse(&text).ok_or_else(|| {
+                            A::Error::custom(format!("timestamp {text:?} is not an ISO 8601 instant with Z or an offset"))
+                        })?
+                    },
+                    contested: contested.unwrap_or(false),
+                };
+                checked(change).map(WireChange).map_err(A::Error::custom)
+            }
+        }
+        deserializer.deserialize_map(Visit)
+    }
+}
+
+/// The JSON text of a member that is given as text or as JSON itself; None for null.
+fn json_text<'a, E: serde::de::Error>(raw: &'a RawValue) -> std::result::Result<Option<Cow<'a, str>>, E> {
+    match raw.get().as_bytes().first() {
+        Some(b'"') => serde_json::from_str::<Str<'a>>(raw.get()).map(|Str(text)| Some(text)).map_err(E::custom),
+        Some(b'{') => Ok(Some(Cow::Borrowed(raw.get()))),
+        Some(b'n') => Ok(None),
+        _ => Err(E::custom("pkValue and payload are JSON objects, or texts of such")),
+    }
+}
+
+fn checked(mut change: Change<'_>) -> std::result::Result<Change<'_>, String> {
+    if change.version < 1 {
+        return Err(format!("version {} is not positive", change.version));
+    }
+    if change.table_name.is_empty() || change.table_name.len() > MAX_NAME {
+        return Err("tableName is empty or too long".to_owned());
+    }
+    let is_plain = change.origin.len() == 36 && change.origin.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f' | b'-'));
+    match parse_origin(&change.origin) {
+        None => return Err(format!("origin {:?} is not a UUID", change.origin)),
+        Some(_) if is_plain => {}
+        Some(origin) => change.origin = Cow::Owned(origin),
+    }
+    match (change.operation, &change.payload) {
+        (Operation::Insert | Operation::Update, None) => {
+            Err(format!("the {} of version {} has no payload", change.operation.lower(), change.version))
+        }
+        _ => Ok(change),
+    }
+}

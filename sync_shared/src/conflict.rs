@@ -1,0 +1,141 @@
+//! Conflicts: two changes of one row whose authors had not seen each other's.
+//!
+//! The strategy is the table's. Who is the server follows from the direction of the batch, so both sides choose the same winner.
+
+use crate::batch::BatchKind;
+use crate::catalog::Catalog;
+use crate::change::{Change, Operation};
+use crate::error::{Error, Result};
+use crate::host::{Host, in_transaction};
+use crate::merge::{Sides, custom, merge};
+use crate::stamp;
+use crate::value::{Value, ValueRef};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    #[default]
+    LastWriteWins,
+    ServerWins,
+    ClientWins,
+    Merge,
+    Custom,
+}
+
+impl Strategy {
+    pub const NAMES: &'static str = "last_write_wins, server_wins, client_wins, merge or custom";
+
+    const ALL: [Strategy; 5] =
+        [Strategy::LastWriteWins, Strategy::ServerWins, Strategy::ClientWins, Strategy::Merge, Strategy::Custom];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Strategy::LastWriteWins => "last_write_wins",
+            Strategy::ServerWins => "server_wins",
+            Strategy::ClientWins => "client_wins",
+            Strategy::Merge => "merge",
+            Strategy::Custom => "custom",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Strategy> {
+        Self::ALL.into_iter().find(|s| s.name() == name)
+    }
+
+    /// A custom strategy needs a resolver that can be run.
+    pub fn check_resolver(self, host: &mut dyn Host, resolver: Option<&str>) -> Result<()> {
+        match (self, resolver) {
+            (Strategy::Custom, None) => Err(Error::argument("the strategy custom needs a resolver")),
+            (Strategy::Custom, Some(resolver)) => host.check_resolver(resolver),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Sets a table's strategy and returns its name.
+pub fn set_conflict_strategy(host: &mut dyn Host, table_name: &str, strategy: &str, resolver: Option<&str>) -> Result<String> {
+    let wanted = Strategy::named(strategy)
+        .ok_or_else(|| Error::argument(format!("there is no strategy {strategy:?}; it is one of {}", Strategy::NAMES)))?;
+    in_transaction(host, |host| {
+        let (_, catalog) = Catalog::open(host)?;
+        let table = &catalog.tables[catalog.by_name(host, table_name)?];
+        let resolver = resolver.or(table.resolver.as_deref());
+        wanted.check_resolver(host, resolver)?;
+        let kept = resolver.filter(|_| wanted == Strategy::Custom);
+        host.execute(
+            "UPDATE _sync_tables SET conflict_strategy = ?2, resolver = ?3 WHERE table_id = ?1",
+            &[ValueRef::Integer(table.id), ValueRef::Text(wanted.name()), kept.map_or(ValueRef::Null, ValueRef::Text)],
+        )?;
+        Ok(wanted.name().to_owned())
+    })
+}
+
+/// How a conflict ends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    Local,
+    Remote,
+    /// A third row, by column of the table; None deletes it.
+    Merged(Option<Vec<Option<Value>>>),
+}
+
+impl Verdict {
+    fn name(&self) -> &'static str {
+        match self {
+            Verdict::Local => "local",
+            Verdict::Remote => "remote",
+            Verdict::Merged(_) => "merged",
+        }
+    }
+}
+
+/// Lets the strategy decide.
+pub fn decide(host: &mut dyn Host, catalog: &Catalog, sides: &Sides<'_>, strategy: Strategy) -> Result<Verdict> {
+    let server = if sides.direction == BatchKind::Pull { Verdict::Remote } else { Verdict::Local };
+    let client = if sides.direction == BatchKind::Pull { Verdict::Local } else { Verdict::Remote };
+    match strategy {
+        Strategy::ServerWins => Ok(server),
+        Strategy::ClientWins => Ok(client),
+        Strategy::LastWriteWins => Ok(last_write(sides)),
+        Strategy::Merge => merge(host, catalog, sides),
+        Strategy::Custom => custom(host, catalog, sides),
+    }
+}
+
+/// The greater stamp; full ties by origin, so that every replica chooses the same.
+pub fn last_write(sides: &Sides<'_>) -> Verdict {
+    let local = (sides.local.stamp, sides.local.origin.as_ref());
+    let remote = (sides.remote.stamp, sides.remote.origin.as_ref());
+    if remote > local { Verdict::Remote } else { Verdict::Local }
+}
+
+/// Both sides say the same: there is nothing to decide.
+pub fn agree(sides: &Sides<'_>) -> bool {
+    let deleted = |change: &Change<'_>| change.operation == Operation::Delete;
+    match (deleted(sides.local), deleted(sides.remote)) {
+        (true, true) => true,
+        (false, false) => {
+            let mut pairs = sides.remote_values.iter().zip(sides.local_values);
+            pairs.all(|(remote, local)| remote.is_none() || remote == local)
+        }
+        _ => false,
+    }
+}
+
+/// Notes a conflict in `_sync_conflicts`.
+pub fn record(host: &mut dyn Host, sides: &Sides<'_>, verdict: &Verdict, strategy: Strategy) -> Result<()> {
+    let now = stamp::format(host.now());
+    host.execute(
+        "INSERT INTO _sync_conflicts (table_name, pk_value, local_change, remote_change, winner, strategy, detected_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        &[
+            ValueRef::Text(&sides.table.name),
+            ValueRef::Text(&sides.local.pk_value),
+            ValueRef::Text(&sides.local.to_json()),
+            ValueRef::Text(&sides.remote.to_json()),
+            ValueRef::Text(verdict.name()),
+            ValueRef::Text(strategy.name()),
+            ValueRef::Text(&now),
+        ],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! What can go wrong, in the contract's words.
+//!
+//! A [`Kind`] says whose fault it is and has one SQLSTATE; errors of the engine keep their own code and say whether they
+//! concern one row (it can be set aside) or the whole call (nothing may move).
+
+use serde_json::json;
+use thiserror::Error as ThisError;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The kinds of the contract. The host turns them into its own error form with one total match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The caller used a sync function before `sync_init`.
+    NotInitialized,
+    /// The caller named a table that does not exist.
+    TableNotFound,
+    /// The table exists and is not tracked.
+    TableNotTracked,
+    /// The table cannot be tracked, whatever the options.
+    UnsupportedTable,
+    /// A bad argument of the caller.
+    InvalidArgument,
+    /// The batch is not one: the sender's fault.
+    InvalidBatch,
+    /// The batch is too large, too long or too deep.
+    LimitExceeded,
+    /// The batch was damaged on the way.
+    HashMismatch,
+    /// The client's cursor is below the purge horizon.
+    FullResyncRequired,
+    /// The other side was restored, copied or replaced.
+    EpochMismatch,
+    /// A custom resolver failed.
+    UnresolvedConflict,
+    /// A table's definition does not fit.
+    SchemaMismatch,
+    /// The caller lacks a right.
+    PermissionDenied,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::NotInitialized => "NotInitialized",
+            Kind::TableNotFound => "TableNotFound",
+            Kind::TableNotTracked => "TableNotTracked",
+            Kind::UnsupportedTable => "UnsupportedTable",
+            Kind::InvalidArgument => "InvalidArgument",
+            Kind::InvalidBatch => "InvalidBatch",
+            Kind::LimitExceeded => "LimitExceeded",
+            Kind::HashMismatch => "HashMismatch",
+            Kind::FullResyncRequired => "FullResyncRequired",
+            Kind::EpochMismatch => "EpochMismatch",
+            Kind::UnresolvedConflict => "UnresolvedConflict",
+            Kind::SchemaMismatch => "SchemaMismatch",
+            Kind::PermissionDenied => "PermissionDenied",
+        }
+    }
+
+    pub fn sqlstate(self) -> &'static str {
+        match self {
+            Kind::NotInitialized | Kind::TableNotTracked => "55000",
+            Kind::TableNotFound => "42P01",
+            Kind::UnsupportedTable => "0A000",
+            Kind::InvalidArgument | Kind::InvalidBatch => "22023",
+            Kind::LimitExceeded => "54000",
+            Kind::HashMismatch => "22000",
+            Kind::FullResyncRequired | Kind::EpochMismatch => "55000",
+            Kind::UnresolvedConflict => "40000",
+            Kind::SchemaMismatch => "42804",
+            Kind::PermissionDenied => "42501",
+        }
+    }
+}
+
+/// Whom an engine's error concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// This row only: a constraint, a type, a trigger. The row is set aside.
+    Row,
+    /// The whole call: busy, out of memory, disk full, cancelled. Nothing may move.
+    Call,
+}
+
+/// An error of the database engine, with its own code.
+#[derive(Clone, Debug, ThisError)]
+#[error("{message}")]
+pub struct EngineError {
+    /// The engine's numeric result code (SQLite's extended code, PostgreSQL's encoded SQLSTATE).
+    pub number: i32,
+    /// The code's name as users know it, such as `SQLITE_CONSTRAINT_UNIQUE` or `23505`.
+    pub code: String,
+    pub message: String,
+    pub scope: Scope,
+    /// The rejection kind of a row-scoped error, such as `UniqueViolation`.
+    pub kind: &'static str,
+}
+
+/// The one error type of the core.
+#[derive(Clone, Debug, ThisError)]
+pub enum Error {
+    #[error("sync: {}: {message}{}", kind.name(), data.as_deref().map(|d| format!(" {d}")).unwrap_or_default())]
+    Sync {
+        kind: Kind,
+        message: String,
+        /// A JSON object: DETAIL in PostgreSQL, the end of the message in SQLite.
+        data: Option<String>,
+    },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error::Sync { kind, message: message.into(), data: None }
+    }
+
+    pub fn argument(message: impl Into<String>) -> Self {
+        Self::new(Kind::InvalidArgument, message)
+    }
+
+    pub fn batch(message: impl Into<String>) -> Self {
+        Self::new(Kind::InvalidBatch, message)
+    }
+
+    pub fn limit(message: impl Into<String>) -> Self {
+        Self::new(Kind::LimitExceeded, message)
+    }
+
+    pub fn with_data(self, value: serde_json::Value) -> Self {
+        match self {
+            Error::Sync { kind, message, .. } => {
+                Error::Sync { kind, message, data: Some(value.to_string()) }
+            }
+            engine => engine,
+        }
+    }
+
+    pub fn hash_mismatch(expected: &str, actual: &str) -> Self {
+        Self::new(Kind::HashMismatch, "the hashes differ: the data was changed on the way; fetch it again")
+            .with_data(json!({"expected": expected, "actual": actual}))
+    }
+
+    pub fn epoch_mismatch(message: impl Into<String>, expected: &str, actual: &str) -> Self {
+        Self::new(Kind::EpochMismatch, message).with_data(json!({"expected": expected, "actual": actual}))
+    }
+
+    pub fn not_tracked(table: &str) -> Self {
+        Self::new(Kind::TableNotTracked, format!("table {table:?} is not tracked; call sync_track_table first"))
+    }
+
+    pub fn not_found(table: &str) -> Self {
+        Self::new(Kind::TableNotFound, format!("there is no table {table:?}"))
+    }
+
+    /// A broken invariant of our own: stored state that nobody but us writes does not read back.
+    pub fn corrupt(what: impl std::fmt::Display) -> Self {
+        Self::new(Kind::SchemaMismatch, format!("the sync tables are damaged: {what}"))
+    }
+
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Error::Sync { kind, .. } => Some(*kind),
+            Error::Engine(_) => None,
+        }
+    }
+}

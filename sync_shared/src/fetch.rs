@@ -1,0 +1,269 @@
+//! `sync_fetch_changes` and `sync_changes`: the log as batches for replicas downstream.
+
+use crate::batch::{FULL_BYTES, MAX_CHANGES};
+use crate::canonical::{write_escaped, write_string};
+use crate::catalog::Catalog;
+use crate::change::{ChangeHead, write_tail};
+use crate::error::{Error, Kind, Result};
+use crate::host::{Host, LogEntry, LogRange};
+use crate::receive::received_version;
+use crate::stamp;
+use crate::state::{State, known_origin, origin_names, parse_origin};
+use crate::value::push_hex;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+/// The changes after `from_version` as a pull batch (JSON), at most `batch_size` of them.
+///
+/// What `exclude_origin` made or delivered itself is left out, but for changes that won a conflict here.
+/// Errors: `InvalidArgument`, `FullResyncRequired` if the cursor is below the purge horizon and not 0.
+pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, exclude_origin: Option<&str>) -> Result<String> {
+    let (state, catalog) = Catalog::open(host)?;
+    let plan = Plan::new(host, &state, from_version, batch_size, exclude_origin)?;
+    let head = host.head()?;
+    let mut writer = ChangeWriter::new(host)?;
+    let mut excluded = String::new();
+    let (mut to_version, mut has_more) = (from_version, false);
+    let mut to_anchor: Option<(i64, i64)> = None;
+    host.read_log(&catalog, LogRange { upto: head, ..LogRange::after(from_version) }, &mut |entry| {
+        if plan.excludes(entry) {
+            if !excluded.is_empty() {
+                excluded.push(',');
+            }
+            excluded.push_str(if entry.operation == crate::change::Operation::Delete { "\"-" } else { "\"+" });
+            push_hex(&mut excluded, &entry.row_hash()?);
+            excluded.push('"');
+        } else if writer.count == plan.batch_size || writer.out.len() >= FULL_BYTES {
+            has_more = true;
+            return Ok(false);
+        } else {
+            writer.write(entry)?;
+        }
+        to_version = entry.version;
+        to_anchor = Some((entry.origin, entry.stamp));
+        Ok(true)
+    })?;
+    if !has_more && head > to_version {
+        (to_version, to_anchor) = (head, None);
+    }
+    let from_anchor = anchor_at(host, &catalog, from_version, &writer.origins)?;
+    let to_anchor = match to_anchor {
+        Some((origin, stamp)) => Some(anchor(&writer.origins, origin, stamp)),
+        None if to_version == from_version => from_anchor.clone(),
+        None => None,
+    };
+    let received = match plan.exclude {
+        Some(id) => Some(received_version(host, id)?),
+        None if exclude_origin.is_some() => Some(0),
+        None => None,
+    };
+    let mut head_members = format!(
+        "{{\"kind\":\"pull\",\"originId\":\"{}\",\"epoch\":\"{}\",\"fromVersion\":{from_version},\"toVersion\":{to_version},\"hasMore\":{has_more}",
+        state.origin_id, state.epoch
+    );
+    write!(head_members, ",\"maxVersion\":{head}").ok();
+    for (name, value) in [("fromAnchor", from_anchor), ("toAnchor", to_anchor)] {
+        if let Some(value) = value {
+            write!(head_members, ",\"{name}\":").ok();
+            write_string(&mut head_members, &value);
+        }
+    }
+    if let Some(version) = received {
+        write!(head_members, ",\"receivedVersion\":{version}").ok();
+    }
+    if !excluded.is_empty() {
+        write!(head_members, ",\"excluded\":[{excluded}]").ok();
+    }
+    Ok(writer.finish(head_members))
+}
+
+/// A change as `sync_changes()` shows it.
+pub struct VisibleChange<'a> {
+    pub version: i64,
+    pub table_name: &'a str,
+    pub pk_value: String,
+    pub operation: &'static str,
+    pub payload: Option<String>,
+    pub origin: &'a str,
+    pub timestamp: String,
+}
+
+/// The same changes as [`fetch_changes`] gives, one by one.
+pub fn visit_changes(
+    host: &mut dyn Host,
+    from_version: i64,
+    batch_size: i64,
+    exclude_origin: Option<&str>,
+    visit: &mut dyn FnMut(VisibleChange<'_>),
+) -> Result<()> {
+    let (state, catalog) = Catalog::open(host)?;
+    let plan = Plan::new(host, &state, from_version, batch_size, exclude_origin)?;
+    let origins = origin_names(host)?;
+    let mut count = 0;
+    host.read_log(&catalog, LogRange::after(from_version), &mut |entry| {
+        if plan.excludes(entry) {
+            return Ok(true);
+        }
+        let mut change = VisibleChange {
+            version: entry.version,
+            table_name: &entry.table.name,
+            pk_value: String::new(),
+            operation: entry.operation.lower(),
+            payload: None,
+            origin: origins.get(&entry.origin).map_or("", String::as_str),
+            timestamp: stamp::format(entry.stamp),
+        };
+        entry.write_key(&mut change.pk_value)?;
+        if entry.operation != crate::change::Operation::Delete {
+            entry.write_payload(change.payload.insert(String::new()))?;
+        }
+        visit(change);
+        count += 1;
+        Ok(count < plan.batch_size)
+    })
+}
+
+/// Checks the size of a batch that is asked for.
+pub fn checked_batch_size(batch_size: i64) -> Result<usize> {
+    match usize::try_from(batch_size) {
+        Ok(size @ 1..=MAX_CHANGES) => Ok(size),
+        _ => Err(Error::argument(format!("the batch size must be 1 to {MAX_CHANGES}, not {batch_size}"))),
+    }
+}
+
+struct Plan {
+    batch_size: usize,
+    /// Id in `_sync_origins`.
+    exclude: Option<i64>,
+}
+
+impl Plan {
+    fn new(host: &mut dyn Host, state: &State, from: i64, batch_size: i64, exclude: Option<&str>) -> Result<Plan> {
+        let batch_size = checked_batch_size(batch_size)?;
+        if from < 0 {
+            return Err(Error::argument(format!("version {from} is negative")));
+        }
+        if from != 0 && from < state.purge_horizon {
+            return Err(Error::new(
+                Kind::FullResyncRequired,
+                "deletes after this cursor were purged; call sync_begin_resync() on the client and pull again",
+            )
+            .with_data(json!({"clientVersion": from, "oldestVersion": state.purge_horizon})));
+        }
+        let exclude = match exclude {
+            None => None,
+            Some(text) => {
+                let origin = parse_origin(text).ok_or_else(|| Error::argument(format!("exclude_origin {text:?} is not a UUID")))?;
+                known_origin(host, &origin)?
+            }
+        };
+        Ok(Plan { batch_size, exclude })
+    }
+
+    fn excludes(&self, entry: &LogEntry<'_>) -> bool {
+        match self.exclude {
+            Some(id) => !entry.contested && (entry.origin == id || entry.via == Some(id)),
+            None => false,
+        }
+    }
+}
+
+/// Writes log entries as the `changes` of a batch, and their hash.
+pub struct ChangeWriter {
+    pub out: String,
+    pub count: usize,
+    pub origins: HashMap<i64, String>,
+    hash: Sha256,
+    pk: String,
+    payload: String,
+    hashed: String,
+    stamp: (i64, String),
+}
+
+impl ChangeWriter {
+    pub fn new(host: &mut dyn Host) -> Result<ChangeWriter> {
+        Ok(ChangeWriter {
+            out: String::with_capacity(64 * 1024),
+            count: 0,
+            origins: origin_names(host)?,
+            hash: Sha256::new(),
+            pk: String::new(),
+            payload: String::new(),
+            hashed: String::new(),
+            stamp: (i64::MIN, String::new()),
+        })
+    }
+
+    pub fn write(&mut self, entry: &LogEntry<'_>) -> Result<()> {
+        self.pk.clear();
+        self.payload.clear();
+        entry.write_key(&mut self.pk)?;
+        let deleted = entry.operation == crate::change::Operation::Delete;
+        if !deleted {
+            entry.write_payload(&mut self.payload)?;
+        }
+        let payload = (!deleted).then_some(self.payload.as_str());
+        self.hashed.clear();
+        write_hashed(&mut self.hashed, entry.version, &entry.table.name, &self.pk, entry.operation.lower(), payload);
+        self.hash.update(self.hashed.as_bytes());
+        if self.count > 0 {
+            self.out.push(',');
+        }
+        ChangeHead { version: entry.version, table_name: &entry.table.name, operation: entry.operation }.write(&mut self.out, &self.pk);
+        match payload {
+            Some(payload) => {
+                self.out.push('"');
+                write_escaped(&mut self.out, payload);
+                self.out.push('"');
+            }
+            None => self.out.push_str("null"),
+        }
+        if self.stamp.0 != entry.stamp {
+            self.stamp = (entry.stamp, stamp::format(entry.stamp));
+        }
+        let origin = self.origins.get(&entry.origin).map_or("", String::as_str);
+        write_tail(&mut self.out, origin, &self.stamp.1, entry.contested);
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The whole batch; `head` is an open object with the members that go before.
+    pub fn finish(self, head: String) -> String {
+        let mut batch = head;
+        batch.reserve(self.out.len() + 100);
+        batch.push_str(",\"hash\":\"");
+        push_hex(&mut batch, &self.hash.finalize());
+        batch.push_str("\",\"changes\":[");
+        batch.push_str(&self.out);
+        batch.push_str("]}");
+        batch
+    }
+}
+
+/// Appends what a change adds to the hash of its batch.
+pub fn write_hashed(out: &mut String, version: i64, table: &str, pk: &str, operation: &str, payload: Option<&str>) {
+    out.push_str(itoa::Buffer::new().format(version));
+    for part in [table, pk, operation, payload.unwrap_or("null")] {
+        out.push(':');
+        out.push_str(part);
+    }
+    out.push('\n');
+}
+
+/// Names a log entry so that a log that was rolled back and went on is told from the one a client knew.
+fn anchor(origins: &HashMap<i64, String>, origin: i64, stamp: i64) -> String {
+    format!("{}@{}", origins.get(&origin).map_or("", String::as_str), stamp::format(stamp))
+}
+
+fn anchor_at(host: &mut dyn Host, catalog: &Catalog, version: i64, origins: &HashMap<i64, String>) -> Result<Option<String>> {
+    let mut found = None;
+    if version > 0 {
+        host.read_log(catalog, LogRange::exactly(version), &mut |entry| {
+            found = Some(anchor(origins, entry.origin, entry.stamp));
+            Ok(false)
+        })?;
+    }
+    Ok(found)
+}

@@ -1,0 +1,336 @@
+//! What a database must be able to do for the core: one object-safe trait.
+//!
+//! A method stands here only where the engines' meaning differs. Bookkeeping tables are the same in both engines and are read and
+//! written with plain SQL through [`Host::execute`] and [`Host::query`], with parameters written `?1`.
+
+use crate::catalog::Catalog;
+use crate::error::{EngineError, Error, Result};
+use crate::change::Operation;
+use crate::table::{Description, RowHash, Table};
+use crate::value::{Value, ValueRef};
+
+/// A row of a query's result.
+pub trait Row {
+    fn value(&self, column: usize) -> Result<ValueRef<'_>>;
+
+    fn integer(&self, column: usize) -> Result<i64> {
+        match self.value(column)? {
+            ValueRef::Integer(i) => Ok(i),
+            ValueRef::Null => Ok(0),
+            other => Err(Error::corrupt(format!("{other:?} stands where an integer should"))),
+        }
+    }
+
+    fn text(&self, column: usize) -> Result<&str> {
+        match self.value(column)? {
+            ValueRef::Text(t) => Ok(t),
+            ValueRef::Null => Ok(""),
+            other => Err(Error::corrupt(format!("{other:?} stands where a text should"))),
+        }
+    }
+
+    fn optional_text(&self, column: usize) -> Result<Option<String>> {
+        match self.value(column)? {
+            ValueRef::Null => Ok(None),
+            _ => self.text(column).map(|t| Some(t.to_owned())),
+        }
+    }
+}
+
+/// The values of a log entry, by the columns of its table as the table is now.
+pub trait Fields {
+    /// None: the entry was logged before the table had this column.
+    fn value(&self, column: usize) -> Result<Option<ValueRef<'_>>>;
+}
+
+/// One entry of the log.
+pub struct LogEntry<'a> {
+    pub version: i64,
+    pub table: &'a Table,
+    pub operation: Operation,
+    /// Id in `_sync_origins`.
+    pub origin: i64,
+    /// Milliseconds since 1970.
+    pub stamp: i64,
+    /// The neighbour that delivered it; None for a local change.
+    pub via: Option<i64>,
+    pub contested: bool,
+    pub fields: &'a dyn Fields,
+}
+
+impl LogEntry<'_> {
+    pub fn key_value(&self, column: usize) -> Result<ValueRef<'_>> {
+        Ok(self.fields.value(column)?.unwrap_or(ValueRef::Null))
+    }
+
+    pub fn row_hash(&self) -> Result<RowHash> {
+        self.table.row_hash(|c| self.key_value(c))
+    }
+
+    pub fn write_key(&self, out: &mut String) -> Result<()> {
+        self.table.write_key(out, |c| self.key_value(c))
+    }
+
+    pub fn write_payload(&self, out: &mut String) -> Result<()> {
+        self.table.write_row(out, |c| self.fields.value(c))
+    }
+}
+
+/// Which entries to read: `after < version <= upto`, of all tables or one, oldest or newest first.
+#[derive(Clone, Copy, Debug)]
+pub struct LogRange {
+    pub after: i64,
+    pub upto: i64,
+    /// `Table::id`
+    pub table: Option<i64>,
+    pub newest_first: bool,
+}
+
+impl LogRange {
+    pub fn after(after: i64) -> LogRange {
+        LogRange { after, upto: i64::MAX, table: None, newest_first: false }
+    }
+
+    pub fn exactly(version: i64) -> LogRange {
+        LogRange { after: version - 1, upto: version, table: None, newest_first: false }
+    }
+}
+
+/// Whose change a log entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label {
+    pub origin: i64,
+    pub stamp: i64,
+    pub via: Option<i64>,
+    pub contested: bool,
+}
+
+/// What writing a row did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written {
+    /// The log entry of the row itself; None if nothing changed and nothing was to be logged.
+    pub version: Option<i64>,
+    pub changed: bool,
+    /// Cascades or the user's triggers wrote besides.
+    pub caused_more: bool,
+}
+
+/// Why a row could not be written.
+#[derive(Clone, Debug)]
+pub enum RowFailure {
+    /// The row is refused; nothing of it was written.
+    Refused { kind: &'static str, code: String, message: String },
+    /// The whole call has to fail.
+    Fatal(Error),
+}
+
+impl From<Error> for RowFailure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Engine(EngineError { scope: crate::error::Scope::Row, kind, code, message, .. }) => {
+                RowFailure::Refused { kind, code, message }
+            }
+            other => RowFailure::Fatal(other),
+        }
+    }
+}
+
+/// A row that an apply wrote, for the check of foreign keys.
+#[derive(Clone, Debug)]
+pub struct Touched {
+    /// Index into the catalogue's tables.
+    pub table: usize,
+    pub key: Vec<Value>,
+    pub deleted: bool,
+}
+
+/// A foreign key that a row still violates.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Index into the touched rows.
+    pub row: usize,
+    pub message: String,
+    /// The row that is missing, if the key refers to a tracked table's primary key.
+    pub missing: Option<RowHash>,
+}
+
+/// The state of a tracked table's capture in the engine.
+#[derive(Clone, Debug)]
+pub struct CaptureState {
+    /// The table's name now; None if it is gone.
+    pub table_name: Option<String>,
+    /// The captured columns under their names of now; None without triggers.
+    pub columns: Option<Vec<String>>,
+    /// Is everything as `install_capture` would make it?
+    pub intact: bool,
+    /// Could a write have been missed, or logged in the wrong order?
+    pub suspect: bool,
+}
+
+pub trait Host {
+    /// Runs one statement; returns the number of rows it changed.
+    fn execute(&mut self, sql: &str, parameters: &[ValueRef<'_>]) -> Result<u64>;
+
+    /// Runs a query until `visit` returns false.
+    fn query(
+        &mut self,
+        sql: &str,
+        parameters: &[ValueRef<'_>],
+        visit: &mut dyn FnMut(&dyn Row) -> Result<bool>,
+    ) -> Result<()>;
+
+    /// Runs a statement of the user's; returns the number of rows.
+    fn execute_user(&mut self, statement: &str) -> Result<u64>;
+
+    /// Opens a nested unit of work, write lock included.
+    fn begin(&mut self) -> Result<()>;
+
+    /// Ends the innermost unit of work.
+    fn end(&mut self, keep: bool) -> Result<()>;
+
+    /// Wall clock, milliseconds since 1970.
+    fn now(&mut self) -> i64;
+
+    fn is_initialized(&mut self) -> Result<bool>;
+
+    /// Creates the tables of ours that are missing.
+    fn create_schema(&mut self, origin: &str) -> Result<()>;
+
+    /// Changes whenever any table's definition does.
+    fn schema_cookie(&mut self) -> Result<i64>;
+
+    fn describe(&mut self, table: &str) -> Result<Option<Description>>;
+
+    /// Installs or replaces the capture of one table and the readable log of all.
+    fn install_capture(&mut self, catalog: &Catalog, table: &Table) -> Result<()>;
+
+    fn remove_capture(&mut self, table: &Table) -> Result<()>;
+
+    fn capture_state(&mut self, table: &Table) -> Result<CaptureState>;
+
+    /// Rebuilds the readable form of the log after the tracked tables changed.
+    fn publish_log(&mut self, catalog: &Catalog) -> Result<()>;
+
+    /// Logs every row of a table as an insert; returns how many.
+    fn backfill(&mut self, table: &Table) -> Result<u64>;
+
+    /// Reads the log until `visit` returns false.
+    fn read_log(
+        &mut self,
+        catalog: &Catalog,
+        range: LogRange,
+        visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<bool>,
+    ) -> Result<()>;
+
+    /// The newest entry of a row at or below `upto`.
+    fn newest_entry(
+        &mut self,
+        catalog: &Catalog,
+        table: &Table,
+        key: &[Value],
+        upto: i64,
+        visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<()>,
+    ) -> Result<()>;
+
+    /// Removes entries. The last version of the log is never given out again.
+    fn delete_entries(&mut self, catalog: &Catalog, versions: &[i64]) -> Result<()>;
+
+    /// The highest version that is settled: no open transaction can still add one at or below it.
+    fn head(&mut self) -> Result<i64>;
+
+    /// The local clock: the wall clock, but never below anything this replica has seen. Milliseconds since 1970.
+    fn clock(&mut self) -> Result<i64>;
+
+    /// No later local change is stamped below this.
+    fn raise_clock(&mut self, stamp: i64) -> Result<()>;
+
+    /// The engine's code for a violated foreign key.
+    fn foreign_key_code(&self) -> &'static str;
+
+    /// Bytes that the log takes on disk, if the engine can tell.
+    fn log_bytes(&mut self) -> Result<Option<i64>>;
+
+    /// Inserts or updates the columns that have a value. The log entry gets `label`, or is a local change without one.
+    /// With `log_unchanged` an entry is made even if the row was as it should be.
+    fn put_row(
+        &mut self,
+        table: &Table,
+        values: &[Option<Value>],
+        label: Option<&Label>,
+        log_unchanged: bool,
+    ) -> std::result::Result<Written, RowFailure>;
+
+    /// Deletes a row if it is there.
+    fn remove_row(
+        &mut self,
+        table: &Table,
+        key: &[Value],
+        label: Option<&Label>,
+        log_unchanged: bool,
+    ) -> std::result::Result<Written, RowFailure>;
+
+    /// Logs the row of a key as it is now (for a delete: the key) and returns the entry's version.
+    fn log_row(&mut self, table: &Table, key: &[Value], operation: Operation, label: Option<&Label>) -> Result<i64>;
+
+    /// A row's synced columns.
+    fn read_row(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>>;
+
+    /// Every row of a table, in the order of TYPES.md, until `visit` returns false.
+    fn stream_rows(&mut self, table: &Table, visit: &mut dyn FnMut(&dyn Row) -> Result<bool>) -> Result<()>;
+
+    fn count_rows(&mut self, table: &Table) -> Result<i64>;
+
+    /// Makes foreign keys be enforced, and only at the end, until `end_references`.
+    fn begin_references(&mut self) -> Result<()>;
+
+    fn end_references(&mut self) -> Result<()>;
+
+    /// Which of these rows violate a foreign key now.
+    fn violations(&mut self, catalog: &Catalog, touched: &[Touched]) -> Result<Vec<Violation>>;
+
+    /// The defaults of a table's columns, evaluated.
+    fn column_defaults(&mut self, table: &Table) -> Result<Vec<Value>>;
+
+    /// Is this a custom resolver that can be run?
+    fn check_resolver(&mut self, resolver: &str) -> Result<()>;
+
+    /// Runs a custom resolver over two JSON texts; the merged row as JSON.
+    fn run_resolver(&mut self, resolver: &str, local: &str, remote: &str) -> Result<String>;
+}
+
+/// Runs `body` as one unit of work: kept if it succeeds, undone if it fails.
+pub fn in_transaction<T>(host: &mut dyn Host, body: impl FnOnce(&mut dyn Host) -> Result<T>) -> Result<T> {
+    host.begin()?;
+    match body(host) {
+        Ok(value) => {
+            if let Err(error) = host.end(true) {
+                // What could not be committed must not stay open.
+                host.end(false).ok();
+                return Err(error);
+            }
+            Ok(value)
+        }
+        Err(error) => {
+            host.end(false)?;
+            Err(error)
+        }
+    }
+}
+
+/// The first column of the first row of a query.
+pub fn query_value(host: &mut dyn Host, sql: &str, parameters: &[ValueRef<'_>]) -> Result<Option<Value>> {
+    let mut found = None;
+    host.query(sql, parameters, &mut |row| {
+        found = Some(row.value(0)?.to_owned());
+        Ok(false)
+    })?;
+    Ok(found)
+}
+
+/// As [`query_value`] for an integer; 0 for NULL or no row.
+pub fn query_integer(host: &mut dyn Host, sql: &str, parameters: &[ValueRef<'_>]) -> Result<i64> {
+    match query_value(host, sql, parameters)? {
+        Some(Value::Integer(i)) => Ok(i),
+        _ => Ok(0),
+    }
+}

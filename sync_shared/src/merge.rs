@@ -1,0 +1,126 @@
+//! The strategies that make a third row out of two: `merge`, field by field, and `custom`, by the user's resolver.
+
+use crate::batch::BatchKind;
+use crate::catalog::Catalog;
+use crate::change::{Change, Operation};
+use crate::conflict::{Verdict, last_write};
+use crate::error::{Error, Kind, Result};
+use crate::host::Host;
+use crate::payload::{Bound, Unbound};
+use crate::table::Table;
+use crate::unseen::Peer;
+use crate::value::Value;
+use serde_json::json;
+use std::borrow::Cow;
+
+/// The two sides of a conflict.
+pub struct Sides<'a> {
+    pub table: &'a Table,
+    pub direction: BatchKind,
+    pub peer: &'a Peer,
+    /// In key order.
+    pub key: &'a [Value],
+    pub local: &'a Change<'a>,
+    /// By column; empty for a delete.
+    pub local_values: &'a [Option<Value>],
+    pub remote: &'a Change<'a>,
+    /// By column, None where it says nothing; empty for a delete.
+    pub remote_values: &'a [Option<Value>],
+}
+
+/// Field by field against the last version both sides knew. A field that only one side changed takes that side's value; a field that
+/// both changed goes with the last write. A delete on either side: last write wins as a whole.
+pub fn merge(host: &mut dyn Host, catalog: &Catalog, sides: &Sides<'_>) -> Result<Verdict> {
+    if sides.local.operation == Operation::Delete || sides.remote.operation == Operation::Delete {
+        return Ok(last_write(sides));
+    }
+    let base = common_version(host, catalog, sides)?;
+    let remote_is_newer = last_write(sides) == Verdict::Remote;
+    let merged: Vec<Option<Value>> = (0..sides.table.columns.len())
+        .map(|column| {
+            let local = sides.local_values[column].clone();
+            let Some(remote) = sides.remote_values[column].clone() else { return local };
+            let known = base.as_ref().and_then(|b| b[column].clone());
+            match known {
+                Some(known) if local.as_ref() == Some(&known) => Some(remote),
+                Some(known) if remote == known => local,
+                _ if remote_is_newer => Some(remote),
+                _ => local,
+            }
+        })
+        .collect();
+    Ok(verdict_of(sides, merged))
+}
+
+/// The user's resolver over both rows as JSON (NULL for a deleted one). It yields the merged row, or NULL to delete it.
+pub fn custom(host: &mut dyn Host, _catalog: &Catalog, sides: &Sides<'_>) -> Result<Verdict> {
+    let resolver = sides.table.resolver.as_deref().unwrap_or_default();
+    let row = |change: &Change<'_>| change.payload.as_deref().filter(|_| change.operation != Operation::Delete).unwrap_or("null").to_owned();
+    let failed = |why: String| {
+        Error::new(
+            Kind::UnresolvedConflict,
+            format!("the resolver of table {:?} failed for {}: {why}; correct it with sync_set_conflict_strategy", sides.table.name, sides.local.pk_value),
+        )
+        .with_data(json!({"tableName": sides.table.name, "pkValue": sides.local.pk_value}))
+    };
+    let answer = host.run_resolver(resolver, &row(sides.local), &row(sides.remote)).map_err(|e| match e {
+        Error::Engine(engine) if engine.scope == crate::error::Scope::Call => Error::Engine(engine),
+        other => failed(other.to_string()),
+    })?;
+    if answer == "null" {
+        return Ok(match sides.local.operation {
+            Operation::Delete => Verdict::Local,
+            _ if sides.remote.operation == Operation::Delete => Verdict::Remote,
+            _ => Verdict::Merged(None),
+        });
+    }
+    let resolved = Change {
+        pk_value: Cow::Borrowed(sides.local.pk_value.as_ref()),
+        operation: Operation::Update,
+        payload: Some(Cow::Owned(answer)),
+        ..sides.remote.clone()
+    };
+    match Bound::new(sides.table, &resolved) {
+        Ok(bound) => Ok(verdict_of(sides, bound.values)),
+        Err(Unbound::Row(_, why)) => Err(failed(why)),
+        Err(Unbound::Batch(error)) => Err(failed(error.to_string())),
+    }
+}
+
+fn verdict_of(sides: &Sides<'_>, merged: Vec<Option<Value>>) -> Verdict {
+    let same_as = |values: &[Option<Value>]| {
+        values.len() == merged.len() && merged.iter().zip(values).all(|(m, v)| m.is_none() || v.is_none() || m == v)
+    };
+    if same_as(sides.local_values) {
+        Verdict::Local
+    } else if same_as(sides.remote_values) {
+        Verdict::Remote
+    } else {
+        Verdict::Merged(Some(merged))
+    }
+}
+
+/// The newest entry of the row that the other side had seen too, by column; None if the log does not hold it any more.
+fn common_version(host: &mut dyn Host, catalog: &Catalog, sides: &Sides<'_>) -> Result<Option<Vec<Option<Value>>>> {
+    let mut upto = sides.local.version - 1;
+    loop {
+        let mut found: Option<(i64, bool, Vec<Option<Value>>)> = None;
+        host.newest_entry(catalog, sides.table, sides.key, upto, &mut |entry| {
+            let seen = entry.version <= sides.peer.boundary || sides.peer.knows(entry.origin, entry.via);
+            let values = if entry.operation == Operation::Delete { Vec::new() } else { entry_values(entry)? };
+            found = Some((entry.version, seen, values));
+            Ok(())
+        })?;
+        match found {
+            None => return Ok(None),
+            Some((_, true, values)) => return Ok((!values.is_empty()).then_some(values)),
+            Some((version, false, _)) => upto = version - 1,
+        }
+    }
+}
+
+/// The values of a log entry, by column of its table.
+pub fn entry_values(entry: &crate::host::LogEntry<'_>) -> Result<Vec<Option<Value>>> {
+    let value = |c| Ok(entry.fields.value(c)?.map(crate::value::ValueRef::to_owned));
+    (0..entry.table.columns.len()).map(value).collect()
+}

@@ -1,0 +1,105 @@
+//! A change bound to a table here: its values by column, converted or refused.
+
+use crate::change::{Change, Operation};
+use crate::error::Error;
+use crate::table::{RowHash, Table};
+use crate::value::{Value, object_members, value_for_column};
+use sha2::{Digest, Sha256};
+
+/// What a change writes.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    /// In key order.
+    pub key: Vec<Value>,
+    /// By column of the table; None where the change says nothing. Empty for a delete.
+    pub values: Vec<Option<Value>>,
+}
+
+/// Why a change cannot be bound.
+#[derive(Debug)]
+pub enum Unbound {
+    /// The batch is wrong.
+    Batch(Error),
+    /// This row cannot be taken (yet): rejection kind and sentence.
+    Row(&'static str, String),
+}
+
+impl Bound {
+    pub fn new(table: &Table, change: &Change<'_>) -> Result<Bound, Unbound> {
+        let invalid = |what: &str| Unbound::Batch(Error::batch(format!("version {}: {what}", change.version)));
+        let key_members = object_members(&change.pk_value).map_err(|e| invalid(&format!("pkValue: {e}")))?;
+        let mut key_raw: Vec<Option<&str>> = vec![None; table.columns.len()];
+        for (name, raw) in &key_members {
+            let column = table.column_named(name).filter(|c| table.key.contains(c));
+            let column = column.ok_or_else(|| invalid(&format!("{name:?} is not a column of the key of {:?}", table.name)))?;
+            if *raw == "null" {
+                return Err(invalid("a key value is null"));
+            }
+            if key_raw[column].replace(raw).is_some() {
+                return Err(invalid(&format!("the key names {name:?} twice")));
+            }
+        }
+        if let Some(&column) = table.key.iter().find(|&&c| key_raw[c].is_none()) {
+            return Err(invalid(&format!("pkValue lacks {:?}", table.columns[column].name)));
+        }
+        let payload = match (change.operation, &change.payload) {
+            (Operation::Delete, _) | (_, None) => {
+                return Ok(Bound { key: convert_key(table, &key_raw)?, values: Vec::new() });
+            }
+            (_, Some(payload)) => payload,
+        };
+        let members = object_members(payload).map_err(|e| invalid(&format!("payload: {e}")))?;
+        let mut unknown: Option<String> = None;
+        let mut raws: Vec<Option<&str>> = vec![None; table.columns.len()];
+        for (name, raw) in &members {
+            match table.column_named(name) {
+                Some(column) if raws[column].replace(raw).is_some() => {
+                    return Err(invalid(&format!("the payload names {name:?} twice")));
+                }
+                Some(_) => {}
+                None if table.excludes(name) => {}
+                None => unknown = Some(format!("table {:?} has no column {name:?}; add it, and the change is taken", table.name)),
+            }
+        }
+        for &column in &table.key {
+            let name = &table.columns[column].name;
+            let raw = raws[column].ok_or_else(|| invalid(&format!("the payload lacks the key column {name:?}")))?;
+            if Some(raw) != key_raw[column] && !same_value(raw, key_raw[column].unwrap_or_default(), table, column) {
+                return Err(invalid(&format!("pkValue and payload differ in {name:?}")));
+            }
+        }
+        if let Some(sentence) = unknown {
+            return Err(Unbound::Row("SchemaMismatch", sentence));
+        }
+        let mut values = Vec::with_capacity(raws.len());
+        for (column, raw) in table.columns.iter().zip(&raws) {
+            let value = raw.map(|raw| value_for_column(raw, column)).transpose();
+            values.push(value.map_err(|sentence| Unbound::Row("TypeMismatch", sentence))?);
+        }
+        let key = table.key.iter().map(|&c| values[c].clone().unwrap_or(Value::Null)).collect();
+        Ok(Bound { key, values })
+    }
+
+    pub fn row_hash(&self, table: &Table) -> crate::error::Result<RowHash> {
+        table.row_hash(|column| {
+            let place = table.key.iter().position(|&k| k == column);
+            Ok(place.map_or(crate::value::ValueRef::Null, |p| self.key[p].as_ref()))
+        })
+    }
+}
+
+/// Identifies the row of a change that could not be bound: by the text of its key.
+pub fn unbound_row_hash(change: &Change<'_>) -> RowHash {
+    let digest = Sha256::digest(format!("{}\n{}", change.table_name.to_ascii_lowercase(), change.pk_value));
+    std::array::from_fn(|i| digest[i])
+}
+
+fn convert_key(table: &Table, raw: &[Option<&str>]) -> Result<Vec<Value>, Unbound> {
+    let value = |&c: &usize| value_for_column(raw[c].unwrap_or("null"), &table.columns[c]);
+    table.key.iter().map(value).collect::<Result<_, _>>().map_err(|sentence| Unbound::Row("TypeMismatch", sentence))
+}
+
+fn same_value(a: &str, b: &str, table: &Table, column: usize) -> bool {
+    let convert = |raw: &str| value_for_column(raw, &table.columns[column]);
+    matches!((convert(a), convert(b)), (Ok(a), Ok(b)) if a == b)
+}

@@ -1,0 +1,89 @@
+//! `sync_reconcile`: finds what capture could not see, by comparing the log with the table, and logs it.
+
+use crate::catalog::Catalog;
+use crate::change::Operation;
+use crate::error::Result;
+use crate::host::{Host, LogRange, in_transaction};
+use crate::table::{RowHash, Table};
+use crate::value::{Value, ValueRef, write_payload};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+
+/// Logs the changes of a table that capture missed; returns how many.
+///
+/// Memory: about 60 bytes per row of the table.
+pub fn reconcile(host: &mut dyn Host, table_name: &str) -> Result<i64> {
+    let (_, catalog) = Catalog::open(host)?;
+    let index = catalog.by_name(host, table_name)?;
+    in_transaction(host, |host| reconcile_table(host, &catalog, index))
+}
+
+pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize) -> Result<i64> {
+    let table = &catalog.tables[index];
+    let defaults = host.column_defaults(table)?;
+    let mut logged = newest_logged(host, catalog, table, &defaults)?;
+    let mut missed: Vec<(Vec<Value>, Operation)> = Vec::new();
+    host.stream_rows(table, &mut |row| {
+        let hash = table.row_hash(|c| row.value(c))?;
+        let content = content_hash(table, |c| row.value(c))?;
+        match logged.remove(&hash) {
+            Some(Logged { content: Some(known), .. }) if known == content => {}
+            Some(Logged { content: Some(_), .. }) => missed.push((key_of(table, |c| row.value(c))?, Operation::Update)),
+            _ => missed.push((key_of(table, |c| row.value(c))?, Operation::Insert)),
+        }
+        Ok(true)
+    })?;
+    // What is left of the log's rows is gone from the table.
+    let mut gone: Vec<i64> = logged.into_values().filter(|l| l.content.is_some()).map(|l| l.version).collect();
+    gone.sort_unstable();
+    for version in gone {
+        host.read_log(catalog, LogRange::exactly(version), &mut |entry| {
+            missed.push((key_of(table, |c| entry.key_value(c))?, Operation::Delete));
+            Ok(true)
+        })?;
+    }
+    for (key, operation) in &missed {
+        host.log_row(table, key, *operation, None)?;
+    }
+    Ok(missed.len() as i64)
+}
+
+/// The values of the key's columns, in key order.
+pub fn key_of<'v>(table: &Table, value: impl Fn(usize) -> Result<ValueRef<'v>>) -> Result<Vec<Value>> {
+    table.key.iter().map(|&c| value(c).map(ValueRef::to_owned)).collect()
+}
+
+struct Logged {
+    version: i64,
+    /// None if the newest entry is a delete.
+    content: Option<RowHash>,
+}
+
+fn newest_logged(
+    host: &mut dyn Host,
+    catalog: &Catalog,
+    table: &Table,
+    defaults: &[Value],
+) -> Result<HashMap<RowHash, Logged>> {
+    let mut logged = HashMap::new();
+    let range = LogRange { table: Some(table.id), ..LogRange::after(0) };
+    host.read_log(catalog, range, &mut |entry| {
+        let content = match entry.operation {
+            Operation::Delete => None,
+            _ => Some(content_hash(table, |c| Ok(entry.fields.value(c)?.unwrap_or(defaults[c].as_ref())))?),
+        };
+        logged.insert(entry.row_hash()?, Logged { version: entry.version, content });
+        Ok(true)
+    })?;
+    Ok(logged)
+}
+
+fn content_hash<'v>(table: &Table, value: impl Fn(usize) -> Result<ValueRef<'v>>) -> Result<RowHash> {
+    let mut text = String::with_capacity(256);
+    for column in 0..table.columns.len() {
+        write_payload(&mut text, value(column)?);
+        text.push(',');
+    }
+    let digest = Sha256::digest(text.as_bytes());
+    digest[..16].try_into().map_err(|_| crate::error::Error::corrupt("a digest of the wrong length"))
+}

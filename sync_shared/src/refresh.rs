@@ -1,0 +1,164 @@
+//! Capture follows the tables' definitions: columns and tables that were added, dropped, renamed or rebuilt.
+//!
+//! Runs at the first sync call after a definition changed, in one transaction. What a changed definition let slip past capture
+//! is found by a reconciliation of that table. Nothing is dropped: the log's entries keep their layouts.
+
+use crate::catalog::Catalog;
+use crate::error::Result;
+use crate::host::{Host, in_transaction};
+use crate::reconcile::reconcile_table;
+use crate::state;
+use crate::table::{Column, Definition, Description, Portable, Table};
+use crate::value::ValueRef;
+use std::collections::BTreeMap;
+
+/// Brings capture in line with every tracked table as it is now.
+pub fn refresh(host: &mut dyn Host) -> Result<()> {
+    in_transaction(host, |host| {
+        let tables: Vec<i64> = Catalog::load(host)?.tracked().map(|(_, t)| t.id).collect();
+        for id in tables {
+            follow(host, id)?;
+        }
+        settle(host)
+    })
+}
+
+/// Installs the capture of every tracked table anew.
+pub fn reinstall_all(host: &mut dyn Host) -> Result<()> {
+    let catalog = Catalog::load(host)?;
+    for (_, table) in catalog.tracked() {
+        if host.describe(&table.table_name)?.is_some() {
+            host.install_capture(&catalog, table)?;
+        }
+    }
+    settle(host)
+}
+
+/// Publishes the log and notes the schema that capture now fits.
+pub fn settle(host: &mut dyn Host) -> Result<()> {
+    let catalog = Catalog::load(host)?;
+    host.publish_log(&catalog)?;
+    let cookie = host.schema_cookie()?;
+    state::set_integer(host, "schema_cookie", cookie)
+}
+
+/// The part of a description that is kept, with columns left out and types overridden.
+pub fn definition_of(description: &Description, exclude: &[String], types: &BTreeMap<String, Portable>) -> Definition {
+    let excluded = |c: &Column| exclude.iter().any(|e| e.eq_ignore_ascii_case(&c.name));
+    let mut columns: Vec<Column> = description.columns.iter().filter(|c| !excluded(c)).cloned().collect();
+    for column in &mut columns {
+        if let Some((_, portable)) = types.iter().find(|(name, _)| name.eq_ignore_ascii_case(&column.name)) {
+            column.portable = *portable;
+        }
+    }
+    let place = |&k: &usize| columns.iter().position(|c| c.name == description.columns[k].name);
+    Definition {
+        key: description.key.iter().filter_map(place).collect(),
+        columns,
+        exclude: exclude.to_vec(),
+        references: description.references.clone(),
+        nullable_key: description.nullable_key,
+        types: types.clone(),
+    }
+}
+
+/// Stores a table's definition, with a new layout if its columns changed.
+pub fn store_definition(host: &mut dyn Host, table_id: i64, layout: i64, definition: &Definition) -> Result<()> {
+    let names: Vec<&str> = definition.columns.iter().map(|c| c.name.as_str()).collect();
+    let names = serde_json::json!(names).to_string();
+    let mut same = false;
+    host.query("SELECT columns FROM _sync_layouts WHERE layout = ?1", &[ValueRef::Integer(layout)], &mut |row| {
+        same = row.text(0)? == names;
+        Ok(false)
+    })?;
+    let mut layout = layout;
+    if !same {
+        host.execute(
+            "INSERT INTO _sync_layouts (layout, table_id, columns) SELECT coalesce(max(layout), 0) + 1, ?1, ?2 FROM _sync_layouts",
+            &[ValueRef::Integer(table_id), ValueRef::Text(&names)],
+        )?;
+        layout = crate::host::query_integer(host, "SELECT max(layout) FROM _sync_layouts", &[])?;
+    }
+    let definition = serde_json::to_string(definition).map_err(crate::error::Error::corrupt)?;
+    host.execute(
+        "UPDATE _sync_tables SET definition = ?2, layout = ?3 WHERE table_id = ?1",
+        &[ValueRef::Integer(table_id), ValueRef::Text(&definition), ValueRef::Integer(layout)],
+    )?;
+    Ok(())
+}
+
+fn follow(host: &mut dyn Host, id: i64) -> Result<()> {
+    let catalog = Catalog::load(host)?;
+    let Some(table) = catalog.tables.iter().find(|t| t.id == id) else { return Ok(()) };
+    let capture = host.capture_state(table)?;
+    let Some(table_name) = capture.table_name.clone() else { return Ok(()) };
+    let Some(description) = host.describe(&table_name)? else { return Ok(()) };
+    let renamed = capture.columns.as_deref().map_or_else(Vec::new, |now| renamed_columns(table, now));
+    let new_name = |name: &String| {
+        renamed.iter().find(|(old, _)| old.eq_ignore_ascii_case(name)).map_or_else(|| name.clone(), |(_, new)| new.clone())
+    };
+    let types = table.types.iter().map(|(name, portable)| (new_name(name), *portable)).collect();
+    let definition = definition_of(&description, &table.exclude, &types);
+    if definition.key.len() != description.key.len() || definition.key.is_empty() {
+        return Ok(());
+    }
+    if !renamed.is_empty() {
+        rename_in_layouts(host, table, &renamed)?;
+    }
+    if table_name != table.table_name {
+        host.remove_capture(table)?;
+        host.execute(
+            "UPDATE _sync_tables SET table_name = ?2 WHERE table_id = ?1",
+            &[ValueRef::Integer(id), ValueRef::Text(&table_name)],
+        )?;
+    }
+    let kept_names: Vec<String> = table.columns.iter().map(|c| new_name(&c.name)).collect();
+    let added = definition.columns.iter().any(|c| !kept_names.iter().any(|k| k.eq_ignore_ascii_case(&c.name)));
+    let changed = definition.columns != table.columns || definition.key != table.key;
+    store_definition(host, id, table.layout, &definition)?;
+    if capture.intact && !changed && table_name == table.table_name {
+        return Ok(());
+    }
+    let catalog = Catalog::load(host)?;
+    let Some(index) = catalog.tables.iter().position(|t| t.id == id) else { return Ok(()) };
+    host.install_capture(&catalog, &catalog.tables[index])?;
+    if capture.suspect || added {
+        reconcile_table(host, &catalog, index)?;
+    }
+    Ok(())
+}
+
+/// Columns whose name changed, as (old, new): capture has the same number of columns under other names.
+fn renamed_columns(table: &Table, now: &[String]) -> Vec<(String, String)> {
+    if now.len() != table.columns.len() {
+        return Vec::new();
+    }
+    let pairs = table.columns.iter().map(|c| &c.name).zip(now);
+    pairs.filter(|(old, new)| old != new).map(|(old, new)| (old.clone(), new.clone())).collect()
+}
+
+fn rename_in_layouts(host: &mut dyn Host, table: &Table, renamed: &[(String, String)]) -> Result<()> {
+    let mut layouts: Vec<(i64, Vec<String>)> = Vec::new();
+    host.query(
+        "SELECT layout, columns FROM _sync_layouts WHERE table_id = ?1",
+        &[ValueRef::Integer(table.id)],
+        &mut |row| {
+            let names = serde_json::from_str(row.text(1)?).map_err(crate::error::Error::corrupt)?;
+            layouts.push((row.integer(0)?, names));
+            Ok(true)
+        },
+    )?;
+    for (layout, mut names) in layouts {
+        for name in &mut names {
+            if let Some((_, new)) = renamed.iter().find(|(old, _)| old.eq_ignore_ascii_case(name)) {
+                name.clone_from(new);
+            }
+        }
+        let names = serde_json::json!(names).to_string();
+        host.execute(
+            "UPDATE _sync_layouts SET columns = ?2 WHERE layout = ?1",
+            &[ValueRef::Integer(layout), ValueRef::Text(&names)],
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! `sync_status()` and `sync_tables()`: what is tracked, and what waits.
+
+use crate::catalog::Catalog;
+use crate::change::Operation;
+use crate::clients::clients;
+use crate::error::Result;
+use crate::host::{Host, LogRange, in_transaction, query_integer};
+use crate::unseen::{Peer, UPSTREAM, fold};
+use crate::value::ValueRef;
+use serde_json::{Value as Json, json};
+
+/// A row of `sync_tables()`.
+pub struct TrackedSummary {
+    pub table_name: String,
+    pub name: String,
+    /// JSON array.
+    pub primary_key: String,
+    /// JSON array.
+    pub columns: String,
+    pub conflict_strategy: &'static str,
+    pub entries: i64,
+}
+
+/// The tracked tables.
+pub fn tables(host: &mut dyn Host) -> Result<Vec<TrackedSummary>> {
+    let (_, catalog) = Catalog::open(host)?;
+    let counts = count_entries(host, &catalog)?;
+    Ok(catalog
+        .tracked()
+        .map(|(index, table)| TrackedSummary {
+            table_name: table.table_name.clone(),
+            name: table.name.clone(),
+            primary_key: json!(table.key_names()).to_string(),
+            columns: json!(table.column_names()).to_string(),
+            conflict_strategy: table.strategy.name(),
+            entries: counts[index].0,
+        })
+        .collect())
+}
+
+/// Tables with rows, entries and tombstones; what waits; clients and their lag; the log's size.
+pub fn status(host: &mut dyn Host) -> Result<String> {
+    let (state, catalog) = Catalog::open(host)?;
+    let counts = count_entries(host, &catalog)?;
+    let mut per_table: Vec<Json> = Vec::new();
+    for (index, table) in catalog.tracked() {
+        let mut rows = 0i64;
+        if host.describe(&table.table_name)?.is_some() {
+            rows = host.count_rows(table)?;
+        }
+        let (entries, tombstones) = counts[index];
+        per_table.push(json!({
+            "table": table.table_name, "name": table.name, "rows": rows, "entries": entries, "tombstones": tombstones,
+        }));
+    }
+    let head = host.head()?;
+    let clients: Vec<Json> = clients(host)?
+        .into_iter()
+        .map(|c| {
+            json!({
+                "originId": c.origin_id, "lastSyncVersion": c.last_sync_version, "lag": head - c.last_sync_version,
+                "lastSyncTimestamp": c.last_sync_timestamp,
+            })
+        })
+        .collect();
+    let pending = in_transaction(host, |host| {
+        let peer = Peer::upstream(host, &state)?;
+        fold(host, &catalog, &peer)?;
+        query_integer(
+            host,
+            "SELECT count(*) FROM _sync_unseen WHERE peer = ?1 AND version > ?2 AND won = 0",
+            &[ValueRef::Integer(UPSTREAM), ValueRef::Integer(state.last_push_version)],
+        )
+    })?;
+    let count = |host: &mut dyn Host, sql: &str| query_integer(host, sql, &[]);
+    Ok(json!({
+        "tables": per_table,
+        "rejections": count(host, "SELECT count(*) FROM _sync_rejections")?,
+        "conflicts": count(host, "SELECT count(*) FROM _sync_conflicts")?,
+        "pendingPushes": pending,
+        "resync": state.resync,
+        "clients": clients,
+        "maxVersion": head,
+        "logBytes": host.log_bytes()?,
+    })
+    .to_string())
+}
+
+/// Entries and tombstones of every table, by index.
+fn count_entries(host: &mut dyn Host, catalog: &Catalog) -> Result<Vec<(i64, i64)>> {
+    let mut counts = vec![(0, 0); catalog.tables.len()];
+    let places = |id: i64| catalog.tables.iter().position(|t| t.id == id);
+    host.read_log(catalog, LogRange::after(0), &mut |entry| {
+        if let Some(place) = places(entry.table.id) {
+            counts[place].0 += 1;
+            counts[place].1 += i64::from(entry.operation == Operation::Delete);
+        }
+        Ok(true)
+    })?;
+    Ok(counts)
+}

@@ -1,0 +1,185 @@
+//! Which rows hold something that a neighbour has not seen.
+//!
+//! `_sync_unseen` keeps, per neighbour, the newest entry of every such row. It is folded from the log's tail when a sync call needs
+//! it, so it costs nothing on the user's writes. Conflict detection asks it, and a push sends what it holds.
+
+use crate::catalog::Catalog;
+use crate::error::Result;
+use crate::host::{Host, LogRange, query_value};
+use crate::state::{State, known_origin};
+use crate::table::RowHash;
+use crate::value::ValueRef;
+
+/// Entries folded at a time: bounds memory.
+const FOLD: usize = 10_000;
+
+/// The server, as a neighbour.
+pub const UPSTREAM: i64 = 0;
+
+/// A neighbour: the server or the sender of a push.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// [`UPSTREAM`], or its id in `_sync_origins`. What it delivered has this as `via`.
+    pub id: i64,
+    /// Its id in `_sync_origins`, if it has one.
+    pub origin: Option<i64>,
+    /// It has seen every entry up to this version.
+    pub boundary: i64,
+}
+
+impl Peer {
+    pub fn upstream(host: &mut dyn Host, state: &State) -> Result<Peer> {
+        let origin = if state.server_origin.is_empty() { None } else { known_origin(host, &state.server_origin)? };
+        Ok(Peer { id: UPSTREAM, origin, boundary: state.last_push_version })
+    }
+
+    /// Has the neighbour seen an entry that it delivered or made?
+    pub fn knows(&self, origin: i64, via: Option<i64>) -> bool {
+        via == Some(self.id) || Some(origin) == self.origin
+    }
+}
+
+/// What a log entry means for what a neighbour has not seen.
+enum Step {
+    Note,
+    /// The neighbour's own change won over what it has not seen.
+    Won,
+    Forget,
+}
+
+/// An entry that a neighbour has not seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Unseen {
+    pub version: i64,
+    /// A change of the neighbour has won over it since.
+    pub won: bool,
+}
+
+/// Brings `_sync_unseen` up to the log's end for a neighbour. True if it holds anything.
+pub fn fold(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<bool> {
+    let head = host.head()?;
+    let mut folded = folded_to(host, peer)?;
+    let mut any = holds_any(host, peer.id)?;
+    let mut moved = false;
+    while folded < head {
+        let mut steps: Vec<(RowHash, i64, Step)> = Vec::new();
+        let mut last = folded;
+        host.read_log(catalog, LogRange::after(folded), &mut |entry| {
+            last = entry.version;
+            let known = peer.knows(entry.origin, entry.via);
+            if !known || any || !steps.is_empty() {
+                let step = match known {
+                    false => Step::Note,
+                    true if entry.contested => Step::Won,
+                    true => Step::Forget,
+                };
+                steps.push((entry.row_hash()?, entry.version, step));
+            }
+            Ok(steps.len() < FOLD)
+        })?;
+        let done = steps.len() < FOLD;
+        for (hash, version, step) in steps {
+            match step {
+                Step::Note => note(host, peer.id, &hash, version)?,
+                Step::Won => mark_won(host, peer.id, &hash)?,
+                Step::Forget => forget(host, peer.id, &hash)?,
+            }
+            any = true;
+        }
+        folded = if done { head } else { last };
+        moved = true;
+    }
+    if moved {
+        set_folded(host, peer.id, folded)?;
+        any = any && holds_any(host, peer.id)?;
+    }
+    Ok(any)
+}
+
+/// Says that every entry up to the log's end is known to the neighbour or noted.
+pub fn set_folded(host: &mut dyn Host, peer: i64, version: i64) -> Result<()> {
+    host.execute(
+        "UPDATE _sync_peers SET folded_to = ?2 WHERE peer = ?1",
+        &[ValueRef::Integer(peer), ValueRef::Integer(version)],
+    )?;
+    Ok(())
+}
+
+/// The newest entry of a row that the neighbour has not seen.
+pub fn unseen_entry(host: &mut dyn Host, peer: i64, row: &RowHash) -> Result<Option<Unseen>> {
+    let mut found = None;
+    host.query(
+        "SELECT version, won FROM _sync_unseen WHERE peer = ?1 AND row_hash = ?2",
+        &[ValueRef::Integer(peer), ValueRef::Blob(row)],
+        &mut |row| {
+            found = Some(Unseen { version: row.integer(0)?, won: row.integer(1)? != 0 });
+            Ok(false)
+        },
+    )?;
+    Ok(found)
+}
+
+/// A change of the neighbour has won over the row's entry.
+pub fn mark_won(host: &mut dyn Host, peer: i64, row: &RowHash) -> Result<()> {
+    host.execute(
+        "UPDATE _sync_unseen SET won = 1 WHERE peer = ?1 AND row_hash = ?2",
+        &[ValueRef::Integer(peer), ValueRef::Blob(row)],
+    )?;
+    Ok(())
+}
+
+/// The neighbour knows the row's newest entry now.
+pub fn forget(host: &mut dyn Host, peer: i64, row: &RowHash) -> Result<()> {
+    host.execute(
+        "DELETE FROM _sync_unseen WHERE peer = ?1 AND row_hash = ?2",
+        &[ValueRef::Integer(peer), ValueRef::Blob(row)],
+    )?;
+    Ok(())
+}
+
+fn note(host: &mut dyn Host, peer: i64, row: &RowHash, version: i64) -> Result<()> {
+    host.execute(
+        "INSERT INTO _sync_unseen (peer, row_hash, version) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (peer, row_hash) DO UPDATE SET version = excluded.version, won = 0",
+        &[ValueRef::Integer(peer), ValueRef::Blob(row), ValueRef::Integer(version)],
+    )?;
+    Ok(())
+}
+
+/// How far the log was folded for a neighbour, after what it has seen meanwhile was dropped.
+fn folded_to(host: &mut dyn Host, peer: &Peer) -> Result<i64> {
+    let mut known: Option<(i64, i64)> = None;
+    host.query(
+        "SELECT folded_from, folded_to FROM _sync_peers WHERE peer = ?1",
+        &[ValueRef::Integer(peer.id)],
+        &mut |row| {
+            known = Some((row.integer(0)?, row.integer(1)?));
+            Ok(false)
+        },
+    )?;
+    let folded = match known {
+        Some((from, to)) if from == peer.boundary => return Ok(to),
+        Some((from, to)) if from < peer.boundary => {
+            host.execute(
+                "DELETE FROM _sync_unseen WHERE peer = ?1 AND version <= ?2",
+                &[ValueRef::Integer(peer.id), ValueRef::Integer(peer.boundary)],
+            )?;
+            to.max(peer.boundary)
+        }
+        // The neighbour has seen less than was believed: begin again.
+        _ => {
+            host.execute("DELETE FROM _sync_unseen WHERE peer = ?1", &[ValueRef::Integer(peer.id)])?;
+            peer.boundary
+        }
+    };
+    host.execute(
+        "INSERT INTO _sync_peers (peer, folded_from, folded_to) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (peer) DO UPDATE SET folded_from = excluded.folded_from, folded_to = excluded.folded_to",
+        &[ValueRef::Integer(peer.id), ValueRef::Integer(peer.boundary), ValueRef::Integer(folded)],
+    )?;
+    Ok(folded)
+}
+
+fn holds_any(host: &mut dyn Host, peer: i64) -> Result<bool> {
+    Ok(query_value(host, "SELECT 1 FROM _sync_unseen WHERE peer = ?1 LIMIT 1", &[ValueRef::Integer(peer)])?.is_some())
+}

@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Run the tests.
+#
+#   bash tests/run.sh            core, sqlite, docs and demo
+#   bash tests/run.sh PART...    only these: core sqlite docs demo fuzz bench
+#
+# core    format, lints and tests of sync_shared
+# sqlite  lints of sqlite_sync, and the extension in real SQLite databases (pytest); SYNC_SEEDS=1:5000 for more histories
+# docs    the snippets of README.md
+# demo    sql/demo.sh
+# fuzz    a minute of hostile batches (FUZZ_SECONDS), not part of the default run
+# bench   the figures of README.md, not part of the default run
+#
+# As root it installs the Debian packages that are missing; what else it installs goes below target/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly PYTHON=/usr/bin/python3 VENV=target/venv NODE=target/node NODE_VERSION=24
+
+step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
+
+# debian PACKAGE...: install them when that is possible.
+debian() {
+    [ "$(id -u)" = 0 ] || { echo "please install: $*" >&2; exit 2; }
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+require_compiler() {
+    command -v cc >/dev/null || debian gcc libc6-dev
+    command -v cargo >/dev/null || { echo "please install Rust: https://rustup.rs" >&2; exit 2; }
+}
+
+require_python() {
+    command -v sqlite3 >/dev/null || debian sqlite3
+    $PYTHON -c 'import ensurepip' 2>/dev/null || debian python3 python3-venv
+    [ -x $VENV/bin/pip ] || $PYTHON -m venv $VENV
+    $VENV/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+}
+
+# A Node with node:sqlite (22.13 or newer) for the README: the one that is there, or a newer one from npm below target/.
+require_node() {
+    local program
+    if ! command -v node >/dev/null || ! command -v npm >/dev/null; then debian nodejs npm; fi
+    program="node-$(node -p 'process.platform + "-" + process.arch')"
+    if [ -x "$NODE/node_modules/$program/bin/node" ]; then
+        PATH="$PWD/$NODE/node_modules/$program/bin:$PATH"
+    elif ! node -e 'require("node:sqlite")' 2>/dev/null; then
+        npm install --silent --no-fund --no-audit --prefix $NODE "$program@$NODE_VERSION"
+        PATH="$PWD/$NODE/node_modules/$program/bin:$PATH"
+    fi
+}
+
+# lint PACKAGE: clippy, where it is installed.
+lint() {
+    if cargo clippy --version >/dev/null 2>&1; then
+        cargo clippy --quiet --release -p "$1" --all-targets -- -D warnings
+    else
+        echo "cargo clippy is not installed: no lints"
+    fi
+}
+
+# The extension is built by itself: see .cargo/config.toml.
+build_extension() { cargo build --release -p sqlite_sync; }
+
+core() {
+    require_compiler
+    if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check; fi
+    lint sync_shared
+    cargo test --release -p sync_shared
+}
+
+sqlite() {
+    require_compiler
+    require_python
+    lint sqlite_sync
+    build_extension
+    $VENV/bin/pytest tests/sqlite
+}
+
+docs() {
+    require_compiler
+    require_python
+    require_node
+    build_extension
+    $VENV/bin/pytest tests/docs
+}
+
+demo() {
+    bash sql/demo.sh
+}
+
+fuzz() {
+    require_compiler
+    cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
+    # cargo-fuzz wants a nightly compiler's flags; RUSTC_BOOTSTRAP lets the stable one take them.
+    export RUSTC_BOOTSTRAP=1
+    cd sync_shared
+    for target in $(cargo fuzz list); do
+        mkdir -p "fuzz/corpus/$target"
+        cargo fuzz run "$target" "fuzz/corpus/$target" ../tests/fuzz_seeds -- -max_total_time="${FUZZ_SECONDS:-60}"
+    done
+}
+
+bench() {
+    require_compiler
+    require_python
+    build_extension
+    $VENV/bin/python tests/bench/run.py
+}
+
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=(core sqlite docs demo)
+for part in "${parts[@]}"; do
+    case $part in
+        core | sqlite | docs | demo | fuzz | bench) step "$part"; ($part) ;;
+        *) echo "unknown part: $part" >&2; exit 2 ;;
+    esac
+done
+step "all green: ${parts[*]}"

@@ -1,0 +1,99 @@
+"""A client that was restored or copied is noticed at first contact, and no write of any copy is lost."""
+
+import pytest
+
+from replica import settle, sync_error
+
+
+def add(replica, id, name=None):
+    replica.sql("INSERT INTO Person VALUES (?, ?, NULL)", id, name or f"Person {id}")
+
+
+def ids(replica):
+    return [row[0] for row in replica.rows("Person")]
+
+
+def begin_resync(*replicas):
+    for replica in replicas:
+        assert replica.value("SELECT sync_begin_resync()") == 1
+
+
+def equal(*replicas):
+    return len({replica.hash() for replica in replicas}) == 1
+
+
+def test_a_restored_client_is_noticed_and_repaired(server, client, disk):
+    add(server, 1)
+    client.sync(server)
+    disk.save(client, "monday")
+    add(client, 2)
+    add(client, 3)
+    client.sync(server)
+    client = disk.load(client, "monday")
+    with sync_error("EpochMismatch"):
+        client.sync(server)
+    client.sql("SELECT sync_regenerate_origin()")
+    begin_resync(client)
+    settle(server, client, rounds=2)
+    assert ids(client) == ids(server) == [1, 2, 3]
+    assert equal(server, client)
+
+
+@pytest.mark.parametrize("writes", [1, 2, 5])
+def test_a_restored_client_that_went_on_is_noticed_and_loses_no_write(server, client, disk, writes):
+    add(server, 1)
+    client.sync(server)
+    disk.save(client, "monday")
+    add(client, 2)
+    add(client, 3)
+    client.sync(server)
+    client = disk.load(client, "monday")
+    mine = list(range(100, 100 + writes))
+    for id in mine:
+        add(client, id)
+    with sync_error("EpochMismatch"):
+        client.sync(server)
+    client.sql("SELECT sync_regenerate_origin()")
+    begin_resync(client)
+    settle(server, client, rounds=2)
+    assert ids(client) == ids(server) == [1, 2, 3, *mine]
+    assert equal(server, client)
+
+
+def test_a_copy_that_takes_a_new_origin_is_a_replica_of_its_own(server, client, disk):
+    add(server, 1)
+    client.sync(server)
+    add(client, 2)
+    copy = disk.clone(client, "copy")
+    origin = copy.origin
+    assert copy.value("SELECT sync_regenerate_origin()") == copy.origin != origin
+    assert copy.state["epoch"] != client.state["epoch"]
+    add(client, 3)
+    add(copy, 4)
+    settle(server, client, copy)
+    assert ids(server) == ids(client) == ids(copy) == [1, 2, 3, 4]
+    assert equal(server, client, copy)
+
+
+def test_of_two_copies_with_one_origin_the_second_is_told_and_no_write_is_lost(server, client, disk):
+    add(server, 1)
+    client.sync(server)
+    copy = disk.clone(client, "copy")
+    add(client, 2)
+    add(copy, 3)
+    client.sync(server)
+    with sync_error("EpochMismatch"):
+        copy.sync(server)
+    copy.sql("SELECT sync_regenerate_origin()")
+    begin_resync(copy)
+    settle(server, copy, client)
+    assert ids(server) == ids(client) == ids(copy) == [1, 2, 3]
+
+
+def test_a_lost_answer_to_a_push_is_no_restored_client(server, client):
+    add(client, 1)
+    server.apply(client.fetch_local_text())
+    add(client, 2)
+    settle(server, client, rounds=1)
+    assert ids(server) == ids(client) == [1, 2]
+    assert server.conflicts() == client.conflicts() == []

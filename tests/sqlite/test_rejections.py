@@ -1,0 +1,254 @@
+"""One bad row never blocks the stream and is never lost: it waits, with its reason, and what follows it waits behind it."""
+
+import json
+
+import pytest
+
+from crafted import ALICE, BOB, delete, insert, pull, push, stamp, update
+
+ITEM = "CREATE TABLE item(id INTEGER PRIMARY KEY, code TEXT{code}, amount INT{amount}){kind}"
+NO_NEGATIVE = "CREATE TRIGGER no_negative BEFORE {} ON item WHEN NEW.amount < 0 BEGIN SELECT raise(ABORT, 'negative amount'); END"
+
+
+def item(id, code="c", amount=1, **about):
+    return insert("item", {"id": id, "code": code, "amount": amount}, ["id"], **about)
+
+
+def items(replica):
+    return replica.rows("item")
+
+
+@pytest.fixture
+def shop(make_replica):
+    """A replica that takes no negative amounts."""
+    replica = make_replica("shop", ITEM.format(code="", amount="", kind=""), track=["item"])
+    for event in ("INSERT", "UPDATE"):
+        replica.sql(NO_NEGATIVE.format(event).replace("no_negative", f"no_negative_{event}"))
+    return replica
+
+
+def allow_negative(shop):
+    for event in ("INSERT", "UPDATE"):
+        shop.sql(f"DROP TRIGGER no_negative_{event}")
+
+
+REFUSALS = {
+    "CheckViolation": ({"amount": " CHECK (amount > 0)"}, item(2, amount=-1)),
+    "UniqueViolation": ({"code": " UNIQUE"}, item(2, code="taken")),
+    "NotNullViolation": ({"code": " NOT NULL"}, item(2, code=None)),
+    "TypeMismatch": ({"kind": " STRICT"}, item(2, amount="many")),
+    "SchemaMismatch": ({}, insert("item", {"id": 2, "colour": "red"}, ["id"])),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_what_a_constraint_refuses_is_rejected_and_the_rest_goes_on(make_replica, kind):
+    constraints, bad = REFUSALS[kind]
+    table = ITEM.format(**{"code": "", "amount": "", "kind": "", **constraints})
+    shop = make_replica("shop", table, track=["item"])
+    result = shop.apply(push(item(1, code="taken"), bad, item(3, code="free")))
+    assert (result["applied"], result["rejected"]) == (2, 1)
+    assert [rejection["kind"] for rejection in result["rejections"]] == [kind]
+    assert [row[0] for row in items(shop)] == [1, 3]
+
+
+def test_what_a_trigger_refuses_is_rejected_and_the_rest_goes_on(shop):
+    result = shop.apply(push(item(1), item(2, amount=-1), item(3)))
+    assert (result["applied"], result["rejected"]) == (2, 1)
+    [rejection] = result["rejections"]
+    assert rejection["kind"] == "ConstraintViolation" and "negative amount" in rejection["message"]
+
+
+@pytest.mark.parametrize("function", ["ABORT", "FAIL", "ROLLBACK"])
+def test_a_trigger_may_refuse_in_any_way(make_replica, function):
+    shop = make_replica("shop", ITEM.format(code="", amount="", kind=""), track=["item"])
+    shop.sql(NO_NEGATIVE.format("INSERT").replace("ABORT", function))
+    shop.apply(push(item(1), item(2, amount=-1), item(3)))
+    assert [row[0] for row in items(shop)] == [1, 3]
+    assert len(shop.rejections()) == 1
+
+
+def test_a_row_a_trigger_ignores_is_not_called_applied(make_replica):
+    shop = make_replica("shop", ITEM.format(code="", amount="", kind=""), track=["item"])
+    shop.sql(NO_NEGATIVE.format("INSERT").replace("ABORT, 'negative amount'", "IGNORE"))
+    result = shop.apply(push(item(1), item(2, amount=-1)))
+    assert result["applied"] == 1
+    assert items(shop) == [(1, "c", 1)]
+
+
+def test_one_bad_row_among_a_thousand(make_replica):
+    shop = make_replica("shop", ITEM.format(code=" UNIQUE", amount="", kind=""), track=["item"])
+    changes = [item(id, code=f"code {id}") for id in range(1, 1001)]
+    changes[500] = item(501, code="code 1")
+    result = shop.apply(push(*changes))
+    assert (result["applied"], result["rejected"]) == (999, 1)
+    shop.sql("UPDATE item SET code = 'moved' WHERE id = 1")
+    assert shop.json("SELECT sync_retry()")["applied"] == 1
+    assert len(items(shop)) == 1000
+
+
+def test_a_rejection_holds_the_whole_change(shop):
+    at = stamp(minutes=-5)
+    bad = item(1, code="é\0\"", amount=-1, at=at)
+    shop.apply(push(bad))
+    [rejection] = shop.rejections()
+    assert rejection["table_name"] == "item"
+    assert json.loads(rejection["pk_value"]) == {"id": 1}
+    assert json.loads(rejection["payload"]) == {"id": 1, "code": "é\0\"", "amount": -1}
+    assert rejection["operation"].lower() == "insert"
+    assert (rejection["origin"], rejection["timestamp"]) == (ALICE, at)
+    assert (rejection["kind"], rejection["attempts"]) == ("ConstraintViolation", 1)
+    assert rejection["code"] and "negative amount" in rejection["message"] and rejection["rejected_at"]
+
+
+def test_a_rejected_change_moves_the_cursor_and_is_not_in_the_log(shop):
+    shop.apply(pull(item(1, amount=-1)))
+    assert shop.cursor == 1
+    assert shop.log() == []
+    assert shop.fetch_local()["changes"] == []
+
+
+def test_a_rejected_push_is_not_tried_twice_when_it_is_sent_twice(shop):
+    batch = push(item(1, amount=-1))
+    shop.apply(batch)
+    shop.apply(batch)
+    assert len(shop.rejections()) == 1
+
+
+# What follows a rejected change
+
+
+def test_a_later_change_of_the_row_queues_behind_it(shop):
+    shop.apply(push(item(1, amount=-1, at=stamp(minutes=-2)), item(1, amount=5, at=stamp(minutes=-1)), item(2)))
+    assert items(shop) == [(2, "c", 1)]
+    assert [rejection["kind"] for rejection in shop.rejections()] == ["ConstraintViolation", "Queued"]
+
+
+def test_a_change_of_a_later_batch_queues_too(shop):
+    shop.apply(push(item(1, amount=-1, at=stamp(minutes=-2))))
+    shop.apply(push(item(1, amount=5, at=stamp(minutes=-1)), after=1))
+    assert items(shop) == []
+    assert [rejection["kind"] for rejection in shop.rejections()] == ["ConstraintViolation", "Queued"]
+
+
+def test_nothing_overtakes_when_the_cause_is_gone(shop):
+    shop.apply(push(item(1, amount=-1, at=stamp(minutes=-3)), delete("item", {"id": 1}, at=stamp(minutes=-2))))
+    allow_negative(shop)
+    shop.apply(push(item(9), after=2))
+    assert items(shop) == [(9, "c", 1)], "the insert came first, then the delete"
+    assert shop.rejections() == []
+
+
+def test_all_that_queued_ends_with_the_newest(shop):
+    changes = [item(1, code=str(number), amount=-number, at=stamp(minutes=number - 9)) for number in range(1, 6)]
+    shop.apply(push(*changes))
+    allow_negative(shop)
+    shop.json("SELECT sync_retry()")
+    assert items(shop) == [(1, "5", -5)]
+    assert shop.rejections() == []
+
+
+# Trying again
+
+
+def test_every_later_apply_tries_again(shop):
+    shop.apply(push(item(1, amount=-1)))
+    allow_negative(shop)
+    shop.apply(push(item(2), after=1))
+    assert items(shop) == [(1, "c", -1), (2, "c", 1)]
+    assert shop.rejections() == []
+
+
+def test_retrying_says_what_happened(shop):
+    shop.apply(push(item(1, amount=-1), item(2, amount=-2)))
+    again = shop.json("SELECT sync_retry()")
+    assert (again["applied"], again["rejected"], len(again["rejections"])) == (0, 2, 2)
+    assert all(rejection["attempts"] > 1 for rejection in shop.rejections())
+    allow_negative(shop)
+    assert shop.json("SELECT sync_retry()")["applied"] == 2
+    assert shop.json("SELECT sync_retry()")["applied"] == 0
+
+
+def test_a_retried_change_keeps_its_origin_and_stamp_and_is_passed_on(shop, make_replica):
+    at = stamp(minutes=-5)
+    shop.apply(push(item(1, amount=-1, at=at)))
+    allow_negative(shop)
+    shop.json("SELECT sync_retry()")
+    assert [(entry["origin"], entry["timestamp"]) for entry in shop.log()] == [(ALICE, at)]
+    assert shop.fetch(0, 10, BOB)["changes"] and not shop.fetch(0, 10, ALICE)["changes"]
+
+
+def test_a_retried_change_does_not_overwrite_a_newer_one_made_here(shop):
+    shop.apply(push(item(1, code="waited", amount=-1, at=stamp(minutes=-5))))
+    shop.sql("INSERT INTO item VALUES (1, 'newer', 1)")
+    allow_negative(shop)
+    shop.json("SELECT sync_retry()")
+    assert items(shop) == [(1, "newer", 1)]
+
+
+def test_a_discarded_change_is_gone_and_frees_the_queue(shop):
+    shop.apply(push(item(1, amount=-1, at=stamp(minutes=-2)), item(1, amount=5, at=stamp(minutes=-1))))
+    first, _ = shop.rejections()
+    assert shop.value("SELECT sync_discard(?)", first["id"]) == 1
+    assert shop.value("SELECT sync_discard(?)", first["id"]) == 0
+    shop.json("SELECT sync_retry()")
+    assert items(shop) == [(1, "c", 5)]
+    assert shop.rejections() == []
+
+
+def test_the_status_counts_rejections(shop):
+    assert shop.status["rejections"] == 0
+    shop.apply(push(item(1, amount=-1)))
+    assert shop.status["rejections"] == 1
+
+
+def test_a_unique_value_that_moves_on_in_the_same_push_arrives(make_replica):
+    tables = ITEM.format(code=" UNIQUE", amount="", kind="")
+    server, client = (make_replica(name, tables, track=["item"]) for name in ("server", "client"))
+    client.sql("INSERT INTO item VALUES (1, 'a', 1), (2, 'b', 1)")
+    client.sync(server)
+    client.sql("UPDATE item SET code = 'c' WHERE id = 1")
+    client.sql("UPDATE item SET code = 'a' WHERE id = 2")
+    client.sql("UPDATE item SET amount = 2 WHERE id = 1")
+    client.push(server)
+    server.json("SELECT sync_retry()")
+    assert items(server) == items(client) == [(1, "c", 2), (2, "a", 1)]
+    assert server.rejections() == []
+
+
+def test_two_rows_with_one_unique_value_stay_where_they_are_until_one_changes(make_pair):
+    server, client = make_pair(ITEM.format(code=" UNIQUE", amount="", kind=""), track=["item"])
+    server.sql("INSERT INTO item VALUES (1, 'same', 1)")
+    client.sql("INSERT INTO item VALUES (2, 'same', 1)")
+    client.sync(server)
+    assert items(server) == [(1, "same", 1)] and items(client) == [(2, "same", 1)]
+    server.sql("UPDATE item SET code = 'renamed'")
+    client.sync(server)
+    for rejection in client.rejections()[:1]:
+        client.sql("SELECT sync_discard(?)", rejection["id"])
+    client.sync(server)
+    assert items(server) == items(client) == [(1, "renamed", 1), (2, "same", 1)]
+    assert server.rejections() == client.rejections() == []
+
+
+UNCONVERTIBLE = {
+    "text in an integer key": {"id": "one"},
+    "a number beyond int64 as integer key": {"id": 9223372036854775808},
+    "a fraction as integer key": {"id": 1.5},
+    "an object": {"id": 1, "amount": {"a": 1}},
+    "an array": {"id": 1, "amount": [1]},
+}
+
+
+@pytest.mark.parametrize("case", UNCONVERTIBLE)
+def test_what_the_column_cannot_hold_exactly_is_never_rounded(shop, case):
+    result = shop.apply(push(insert("item", UNCONVERTIBLE[case], ["id"])))
+    assert [rejection["kind"] for rejection in result["rejections"]] == ["TypeMismatch"]
+    assert items(shop) == []
+
+
+def test_an_update_that_is_rejected_leaves_the_row_as_it_was(shop):
+    shop.apply(push(item(1, amount=1, at=stamp(minutes=-2))))
+    shop.apply(push(update("item", {"id": 1, "amount": -1}, ["id"], at=stamp(minutes=-1)), after=1))
+    assert items(shop) == [(1, "c", 1)]
+    assert len(shop.rejections()) == 1

@@ -1,0 +1,220 @@
+"""A server that was restored or replaced is noticed at first contact, and a resync repairs its clients and keeps every write."""
+
+import pytest
+
+from conftest import PERSON
+from crafted import ALICE
+from replica import settle, sync_error
+
+
+def add(replica, id, name=None):
+    replica.sql("INSERT INTO Person VALUES (?, ?, NULL)", id, name or f"Person {id}")
+
+
+def ids(replica):
+    return [row[0] for row in replica.rows("Person")]
+
+
+def begin_resync(*replicas):
+    for replica in replicas:
+        assert replica.value("SELECT sync_begin_resync()") == 1
+
+
+def equal(*replicas):
+    return len({replica.hash() for replica in replicas}) == 1
+
+
+# The server
+
+
+def test_another_server_in_its_place_is_noticed(server, client, make_replica):
+    add(server, 1)
+    client.sync(server)
+    replacement = make_replica("replacement", PERSON, track=["Person"])
+    add(replacement, 7)
+    add(replacement, 8)
+    with sync_error("EpochMismatch") as error:
+        client.pull(replacement)
+    assert set(error.data) >= {"expected", "actual"} and error.data["expected"] != error.data["actual"]
+    assert "sync_begin_resync" in error.message
+    assert ids(client) == [1] and client.cursor == 1
+
+
+def test_a_push_to_another_server_is_refused(server, client, make_replica):
+    add(server, 1)
+    client.sync(server)
+    replacement = make_replica("replacement", PERSON, track=["Person"])
+    add(client, 2)
+    with sync_error("EpochMismatch"):
+        client.push(replacement)
+    assert ids(replacement) == []
+
+
+def test_a_resync_moves_a_client_to_another_server_with_its_unpushed_changes(server, client, make_replica):
+    add(server, 1)
+    client.sync(server)
+    replacement = make_replica("replacement", PERSON, track=["Person"])
+    add(replacement, 7)
+    add(client, 2)
+    begin_resync(client)
+    client.sync(replacement)
+    assert ids(replacement) == ids(client) == [2, 7]
+    assert equal(client, replacement)
+
+
+def test_a_restored_server_is_noticed(server, client, disk):
+    add(server, 1)
+    disk.save(server, "monday")
+    add(server, 2)
+    client.sync(server)
+    server = disk.load(server, "monday")
+    with sync_error("EpochMismatch"):
+        client.pull(server)
+    assert ids(client) == [1, 2]
+
+
+@pytest.mark.parametrize("writes", [1, 2, 20])
+def test_a_restored_server_that_went_on_is_noticed(server, client, disk, writes):
+    add(server, 1)
+    disk.save(server, "monday")
+    add(server, 2)
+    client.sync(server)
+    server = disk.load(server, "monday")
+    for id in range(100, 100 + writes):
+        add(server, id)
+    with sync_error("EpochMismatch"):
+        client.pull(server)
+
+
+def test_a_push_to_a_restored_server_is_noticed(server, client, disk):
+    add(server, 1)
+    disk.save(server, "monday")
+    add(server, 2)
+    client.sync(server)
+    server = disk.load(server, "monday")
+    add(client, 3)
+    with sync_error("EpochMismatch"):
+        client.push(server)
+
+
+def test_a_restored_server_nobody_has_pulled_past_needs_nothing(server, client, disk):
+    add(server, 1)
+    client.sync(server)
+    disk.save(server, "monday")
+    server = disk.load(server, "monday")
+    add(server, 2)
+    client.sync(server)
+    assert ids(client) == [1, 2]
+
+
+def test_a_resync_repairs_a_restored_server(server, client, disk):
+    add(server, 1)
+    client.sync(server)
+    disk.save(server, "monday")
+    add(server, 2)
+    client.sync(server)
+    server = disk.load(server, "monday")
+    add(server, 3)
+    add(client, 4)
+    begin_resync(client)
+    settle(server, client, rounds=2)
+    assert ids(server) == ids(client) == [1, 3, 4], "what only the lost server had is gone on both sides"
+    assert equal(server, client)
+
+
+def test_what_a_restored_server_lost_is_pushed_again(server, client, other, disk):
+    add(server, 1)
+    settle(server, client, other, rounds=1)
+    disk.save(server, "monday")
+    add(client, 10)
+    add(other, 20)
+    settle(server, client, other, rounds=2)
+    server = disk.load(server, "monday")
+    begin_resync(client, other)
+    settle(server, client, other)
+    assert ids(server) == ids(client) == ids(other) == [1, 10, 20]
+    assert equal(server, client, other)
+
+
+# A resync
+
+
+def lose_row(server, client, id):
+    """The server deletes a row and forgets that it did, behind this client's back."""
+    server.sql("DELETE FROM Person WHERE Id = ?", id)
+    server.sql("SELECT sync_remove_client(?)", client.origin)
+    server.sql("SELECT sync_register_client(?, ?)", ALICE, server.state["maxVersion"])
+    assert server.value("SELECT sync_purge_tombstones()") == 1
+
+
+def test_a_resync_removes_rows_that_are_gone_on_the_server(server, client):
+    for id in (1, 2, 3):
+        add(server, id)
+    client.sync(server)
+    lose_row(server, client, 2)
+    server.sql("UPDATE Person SET Name = 'changed' WHERE Id = 3")
+    begin_resync(client)
+    client.sync(server)
+    assert client.rows("Person") == server.rows("Person") == [(1, "Person 1", None), (3, "changed", None)]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_resync_may_take_many_batches_and_removes_rows_with_the_last(server, client, size):
+    for id in range(1, 8):
+        add(server, id)
+    client.sync(server)
+    add(client, 100)
+    lose_row(server, client, 3)
+    begin_resync(client)
+    client.pull(server, size=size, limit=1)
+    assert ids(client) == [*range(1, 8), 100]
+    client.sync(server, size=size)
+    assert ids(client) == ids(server) == [1, 2, 4, 5, 6, 7, 100]
+
+
+def test_a_resync_keeps_unpushed_updates_and_deletes(server, client):
+    for id in (1, 2, 3):
+        add(server, id)
+    client.sync(server)
+    client.sql("UPDATE Person SET Name = 'mine' WHERE Id = 1")
+    client.sql("DELETE FROM Person WHERE Id = 2")
+    begin_resync(client)
+    settle(server, client, rounds=2)
+    assert server.rows("Person") == client.rows("Person") == [(1, "mine", None), (3, "Person 3", None)]
+
+
+def test_a_resync_keeps_what_this_client_had_pushed(server, client):
+    add(client, 1)
+    client.sync(server)
+    begin_resync(client)
+    client.sync(server)
+    assert ids(client) == ids(server) == [1]
+
+
+def test_a_resync_of_a_client_in_step_changes_nothing(server, client):
+    add(server, 1)
+    add(client, 2)
+    settle(server, client, rounds=2)
+    before = client.rows("Person"), server.rows("Person")
+    begin_resync(client)
+    settle(server, client, rounds=2)
+    assert (client.rows("Person"), server.rows("Person")) == before
+
+
+def test_a_client_below_the_purge_horizon_must_resync(server, client, other):
+    for id in (1, 2):
+        add(server, id)
+    settle(server, client, other, rounds=1)
+    server.sql("DELETE FROM Person WHERE Id = 2")
+    other.sync(server)
+    client_cursor = client.cursor
+    server.sql("SELECT sync_remove_client(?)", client.origin)
+    assert server.value("SELECT sync_purge_tombstones()") == 1
+    add(client, 3)
+    with sync_error("FullResyncRequired") as error:
+        client.pull(server)
+    assert error.data["clientVersion"] == client_cursor
+    assert error.data["oldestVersion"] > client_cursor
+    begin_resync(client)
+    client.sync(server)
+    assert ids(client) == ids(server) == [1, 3]
