@@ -36,8 +36,6 @@ member() { sqlite3 :memory: "SELECT json_extract(CAST(readfile('$1') AS TEXT), '
 # show DATABASE QUERY: a table for people.
 show() { sql "$1" -cmd '.mode column' "$2" | sed 's/^/    /'; }
 
-number() { printf "%'d" "$1"; }
-
 # The loop of an application: first everything the server has and the tablet does not ...
 pull() {
     local client cursor pulled=0 conflicts=0 rejected=0
@@ -50,10 +48,10 @@ pull() {
         conflicts=$((conflicts + $(member answer.json conflicts)))
         rejected=$((rejected + $(member answer.json rejected)))
         [ "$(member answer.json hasMore)" = 1 ] || break
-        echo "    $(number $pulled) changes applied"
+        [ $((pulled % 50000)) -ne 0 ] || echo "    $pulled changes applied"
     done
     sql server.db "SELECT sync_register_client('$client', $(member answer.json toVersion))" >client.json
-    echo "    pull: $(number $pulled) changes applied on the tablet, $(number $conflicts) conflicts, $rejected rejected"
+    echo "    pull: $pulled changes applied on the tablet, $conflicts conflicts, $rejected rejected"
 }
 
 # ... then everything that was written on the tablet.
@@ -68,7 +66,7 @@ push() {
         rejected=$((rejected + $(member answer.json rejected)))
         [ "$(member batch.json hasMore)" = 1 ] || break
     done
-    echo "    push: $(number $pushed) changes applied on the server, $(number $conflicts) conflicts, $rejected rejected"
+    echo "    push: $pushed changes applied on the server, $conflicts conflicts, $rejected rejected"
 }
 
 # differing TABLE: rows that are in one database only, counted by plain SQL without the extension.
@@ -79,7 +77,6 @@ differing() {
 }
 
 rows_of_interest() {
-    echo "    $1:"
     show "$1" "
         SELECT 'airline UA' AS row, name AS value FROM airlines WHERE carrier = 'UA'
         UNION ALL SELECT 'airport EWR', name FROM airports WHERE faa = 'EWR'
@@ -118,24 +115,27 @@ for table in "${TABLES[@]}"; do
     for database in tablet.db server.db; do
         sql "$database" "SELECT sync_track_table('$table', '$options')" >tracked.json
     done
-    echo "    $table: $(number "$(member tracked.json backfilled)") rows logged, conflicts: $options"
+    echo "    $table: $(member tracked.json backfilled) rows logged, conflicts: $options"
 done
 
 step "4. First sync: the empty tablet catches up"
 pull
 
 step "5. Offline: both sides insert, update and delete, also the same rows"
-sqlite3 -bail server.db "PRAGMA foreign_keys = ON" ".read $ROOT/sql/demo/server_edits.sql" "SELECT format('    server.db: %d rows written', total_changes())"
-sqlite3 -bail tablet.db "PRAGMA foreign_keys = ON" ".read $ROOT/sql/demo/tablet_edits.sql" "SELECT format('    tablet.db: %d rows written', total_changes())"
-rows_of_interest server.db
-rows_of_interest tablet.db
+for side in server tablet; do
+    before=$(sqlite3 $side.db "SELECT max(version) FROM _sync_log")
+    sqlite3 -bail $side.db "PRAGMA foreign_keys = ON" ".read $ROOT/sql/demo/${side}_edits.sql"
+    sqlite3 $side.db "SELECT '    $side.db: ' || group_concat(n || ' ' || operation || 's', ', ')
+        FROM (SELECT operation, count(*) AS n FROM _sync_log WHERE version > $before GROUP BY 1 ORDER BY 1 DESC)"
+    rows_of_interest $side.db
+done
 
 step "6. Sync: pull, push, and pull what the push decided"
 pull
 push
 pull
 
-step "7. What both sides hold now, and the conflicts there were"
+step "7. What both sides hold now: the row that was deleted last is gone, the row that was edited last is back"
 rows_of_interest server.db
 echo "    conflicts, as the tablet met them:"
 show tablet.db "SELECT table_name, strategy, winner, count(*) AS conflicts FROM sync_conflicts() GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"

@@ -43,7 +43,7 @@ def insert(connection, table, rows):
 
 def report(connection, table):
     (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-    print(f"    {table:<9} {count:>7,} rows", flush=True)
+    print(f"    {table:<9} {count:>6} rows", flush=True)
 
 
 def add_missing_parents(connection):

@@ -1,6 +1,7 @@
 //! SQLite as the core's host. Made for one call of an SQL function and dropped with it.
 
 use crate::error::engine;
+use crate::log::{LabelRun, flush_labels};
 use crate::references::{self, Saved};
 use crate::rows::{self, RowPlan};
 use crate::statements::{SqlRow, Statements};
@@ -29,6 +30,8 @@ pub struct SqliteHost<'c> {
     pub(crate) plans: HashMap<i64, Rc<RowPlan>>,
     /// The log's highest version, if it is known.
     pub(crate) log_position: Option<i64>,
+    /// Log entries that still carry the label of a local change.
+    pub(crate) label_run: Option<LabelRun>,
     pub(crate) saved_references: Option<Saved>,
     pub(crate) any_references: Option<bool>,
 }
@@ -41,6 +44,7 @@ impl<'c> SqliteHost<'c> {
             transactions: Transactions::default(),
             plans: HashMap::new(),
             log_position: None,
+            label_run: None,
             saved_references: None,
             any_references: None,
         }
@@ -49,6 +53,7 @@ impl<'c> SqliteHost<'c> {
     /// What was learnt about the schema may not hold any more.
     fn forget_schema(&mut self) {
         self.plans.clear();
+        self.statements.forget_hot();
         self.any_references = None;
         self.forget_position();
     }
@@ -56,6 +61,7 @@ impl<'c> SqliteHost<'c> {
 
 impl Host for SqliteHost<'_> {
     fn execute(&mut self, sql: &str, parameters: &[ValueRef<'_>]) -> Result<u64> {
+        flush_labels(self)?;
         self.statements.execute(sql, parameters)
     }
 
@@ -65,10 +71,12 @@ impl Host for SqliteHost<'_> {
         parameters: &[ValueRef<'_>],
         visit: &mut dyn FnMut(&dyn Row) -> Result<bool>,
     ) -> Result<()> {
+        flush_labels(self)?;
         self.statements.query(sql, parameters, &mut |row| visit(&SqlRow(row)))
     }
 
     fn execute_user(&mut self, statement: &str) -> Result<u64> {
+        flush_labels(self)?;
         self.forget_schema();
         let mut batch = rusqlite::Batch::new(self.connection, statement);
         let Some(mut first) = batch.next().map_err(engine)? else {
@@ -96,10 +104,16 @@ impl Host for SqliteHost<'_> {
     }
 
     fn begin(&mut self) -> Result<()> {
+        flush_labels(self)?;
         self.transactions.begin(self.connection)
     }
 
     fn end(&mut self, keep: bool) -> Result<()> {
+        match keep {
+            true => flush_labels(self)?,
+            // What is undone needs no label.
+            false => self.label_run = None,
+        }
         if !keep {
             self.forget_schema();
         }
@@ -130,12 +144,14 @@ impl Host for SqliteHost<'_> {
     }
 
     fn install_capture(&mut self, _catalog: &Catalog, table: &Table) -> Result<()> {
+        flush_labels(self)?;
         let self_id = self.self_id()?;
         self.forget_schema();
         capture::install(self.connection, table, self_id)
     }
 
     fn remove_capture(&mut self, table: &Table) -> Result<()> {
+        flush_labels(self)?;
         self.forget_schema();
         capture::remove(self.connection, table)
     }
@@ -150,6 +166,7 @@ impl Host for SqliteHost<'_> {
     }
 
     fn backfill(&mut self, table: &Table) -> Result<u64> {
+        flush_labels(self)?;
         self.forget_position();
         log::backfill(self, table)
     }
@@ -160,6 +177,7 @@ impl Host for SqliteHost<'_> {
         range: LogRange,
         visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<bool>,
     ) -> Result<()> {
+        flush_labels(self)?;
         log::read_log(self, catalog, range, visit)
     }
 
@@ -171,10 +189,12 @@ impl Host for SqliteHost<'_> {
         upto: i64,
         visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<()>,
     ) -> Result<()> {
+        flush_labels(self)?;
         log::newest_entry(self, catalog, table, key, upto, visit)
     }
 
     fn delete_entries(&mut self, catalog: &Catalog, versions: &[i64]) -> Result<()> {
+        flush_labels(self)?;
         log::delete_entries(self, catalog, versions)
     }
 
@@ -183,10 +203,12 @@ impl Host for SqliteHost<'_> {
     }
 
     fn clock(&mut self) -> Result<i64> {
+        flush_labels(self)?;
         log::clock(self)
     }
 
     fn raise_clock(&mut self, stamp: i64) -> Result<()> {
+        flush_labels(self)?;
         log::raise_clock(self, stamp)
     }
 
@@ -222,11 +244,13 @@ impl Host for SqliteHost<'_> {
     }
 
     fn log_row(&mut self, table: &Table, key: &[Value], operation: Operation, label: Option<&Label>) -> Result<i64> {
+        flush_labels(self)?;
         self.forget_position();
         log::log_row(self, table, key, operation, label)
     }
 
     fn read_row(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>> {
+        flush_labels(self)?;
         rows::read_row(self, table, key)
     }
 
@@ -248,6 +272,7 @@ impl Host for SqliteHost<'_> {
     }
 
     fn violations(&mut self, catalog: &Catalog, touched: &[Touched]) -> Result<Vec<Violation>> {
+        flush_labels(self)?;
         references::violations(self, catalog, touched)
     }
 

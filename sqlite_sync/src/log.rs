@@ -3,7 +3,7 @@
 use crate::capture::{CLOCK, PART_WIDTH, log_width, parts};
 use crate::host::SqliteHost;
 use crate::quote::Identifier;
-use crate::statements::{bind_one, each_row, value_at};
+use crate::statements::{RELABEL, bind_one, each_row, run, value_at};
 use std::fmt::Write as _;
 use sync_shared::{Catalog, Error, Fields, Label, Layout, LogEntry, LogRange, Operation, Result, Table, Value, ValueRef};
 
@@ -166,19 +166,42 @@ pub fn raise_clock(host: &mut SqliteHost<'_>, stamp: i64) -> Result<()> {
     Ok(())
 }
 
-/// Gives an entry the origin and stamp of the change that it holds.
+/// Entries in a row that are to get the same label.
+pub struct LabelRun {
+    first: i64,
+    last: i64,
+    label: Label,
+}
+
+/// Gives an entry the origin and stamp of the change that it holds. Entries in a row with one label are labelled together,
+/// at the latest before anything else is done with the log.
 pub fn relabel(host: &mut SqliteHost<'_>, version: i64, label: &Label) -> Result<()> {
-    host.statements.execute(
-        "UPDATE _sync_log_data SET origin = ?2, stamp = ?3, via = ?4, contested = ?5 WHERE version = ?1",
-        &[
-            ValueRef::Integer(version),
-            ValueRef::Integer(label.origin),
-            ValueRef::Integer(label.stamp),
-            label.via.map_or(ValueRef::Null, ValueRef::Integer),
-            if label.contested { ValueRef::Integer(1) } else { ValueRef::Null },
-        ],
-    )?;
-    Ok(())
+    match &mut host.label_run {
+        Some(run) if run.label == *label && run.last + 1 == version => {
+            run.last = version;
+            Ok(())
+        }
+        _ => {
+            flush_labels(host)?;
+            host.label_run = Some(LabelRun { first: version, last: version, label: *label });
+            Ok(())
+        }
+    }
+}
+
+/// Writes the labels that wait.
+pub fn flush_labels(host: &mut SqliteHost<'_>) -> Result<()> {
+    let Some(LabelRun { first, last, label }) = host.label_run.take() else { return Ok(()) };
+    let sql = "UPDATE _sync_log_data SET origin = ?3, stamp = ?4, via = ?5, contested = ?6 WHERE version BETWEEN ?1 AND ?2";
+    let parameters = [
+        ValueRef::Integer(first),
+        ValueRef::Integer(last),
+        ValueRef::Integer(label.origin),
+        ValueRef::Integer(label.stamp),
+        label.via.map_or(ValueRef::Null, ValueRef::Integer),
+        if label.contested { ValueRef::Integer(1) } else { ValueRef::Null },
+    ];
+    run(host.statements.get(RELABEL, sql)?, &parameters).map(|_| ())
 }
 
 /// Logs the row of a key as it stands, or for a delete its key; returns the version.

@@ -6,14 +6,14 @@
 use crate::capture::parts;
 use crate::error::engine;
 use crate::host::SqliteHost;
-use crate::log::{head, key_condition, log_row, relabel};
+use crate::log::{flush_labels, head, key_condition, log_row, relabel};
 use crate::quote::{Identifier, list};
 use crate::statements::{SqlRow, bind_one, refs, value_at};
 use sync_shared::{Error, Label, Operation, Portable, Result, Row, RowFailure, Table, TextFold, Value, ValueRef, Written};
 
 /// What is known of a table while its rows are written.
-#[derive(Clone)]
 pub struct RowPlan {
+    layout: i64,
     upsert: String,
     delete: String,
     /// Rows of the log that an entry takes.
@@ -41,6 +41,7 @@ impl RowPlan {
         let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE";
         let triggers = host.statements.integer(sql, &[ValueRef::Text(&table.table_name)])?.unwrap_or(0);
         Ok(RowPlan {
+            layout: table.layout,
             upsert: format!("INSERT INTO {name} ({columns}) VALUES ({}) ON CONFLICT ({key}) {action}", slots.join(", ")),
             delete: format!("DELETE FROM {name} WHERE {}", key_condition(table, 1)),
             parts: parts(table.columns.len()) as u64,
@@ -70,8 +71,16 @@ pub fn put_row(
     if changes == 0 && !plan.only_key {
         return Err(ignored());
     }
-    let written = after_write(host, table, &plan, &key_values(table, values), (before, changes), false)?;
-    finish(host, table, &key_values(table, values), Operation::Update, written, label, log_unchanged)
+    let written = match settle(host, &plan, (before, changes), false) {
+        Some(written) => written,
+        None => search(host, table, &plan, &key_values(table, values), before, false)?,
+    };
+    match (written.version, label) {
+        (Some(version), Some(label)) => relabel(host, version, label)?,
+        (None, _) if log_unchanged => return log_anyway(host, table, &key_values(table, values), Operation::Update, written, label),
+        _ => {}
+    }
+    Ok(written)
 }
 
 pub fn remove_row(
@@ -90,8 +99,16 @@ pub fn remove_row(
     if changes == 0 && plan.watched && read_row(host, table, key)?.is_some() {
         return Err(ignored());
     }
-    let written = after_write(host, table, &plan, key, (before, changes), true)?;
-    finish(host, table, key, Operation::Delete, written, label, log_unchanged)
+    let written = match settle(host, &plan, (before, changes), true) {
+        Some(written) => written,
+        None => search(host, table, &plan, key, before, true)?,
+    };
+    match (written.version, label) {
+        (Some(version), Some(label)) => relabel(host, version, label)?,
+        (None, _) if log_unchanged => return log_anyway(host, table, key, Operation::Delete, written, label),
+        _ => {}
+    }
+    Ok(written)
 }
 
 /// The row's synced columns, in the table's order.
@@ -133,13 +150,11 @@ fn plan(host: &mut SqliteHost<'_>, table: &Table) -> Result<std::rc::Rc<RowPlan>
 }
 
 fn upsert(host: &mut SqliteHost<'_>, plan: &RowPlan, values: &[Option<Value>]) -> Result<()> {
-    let mut statement = host.statements.take(&plan.upsert)?;
+    let statement = host.statements.get(plan.layout, &plan.upsert)?;
     for (place, value) in values.iter().enumerate() {
-        bind_one(&mut statement, place + 1, value.as_ref().map_or(ValueRef::Null, Value::as_ref))?;
+        bind_one(statement, place + 1, value.as_ref().map_or(ValueRef::Null, Value::as_ref))?;
     }
-    let result = statement.raw_execute().map(|_| ()).map_err(engine);
-    host.statements.put(&plan.upsert, statement);
-    result
+    statement.raw_execute().map(|_| ()).map_err(engine)
 }
 
 /// A payload that does not name every column: the others keep their values, or get their defaults.
@@ -204,25 +219,26 @@ fn guard(host: &mut SqliteHost<'_>, result: Result<()>) -> Result<(), RowFailure
     }
 }
 
+/// What a write did, by the number of changes SQLite counted; None if that does not tell.
+fn settle(host: &mut SqliteHost<'_>, plan: &RowPlan, (before, changes): (i64, u64), deleted: bool) -> Option<Written> {
+    if plan.watched {
+        return None;
+    }
+    if changes == 0 || (changes == 1 && !deleted) {
+        return Some(Written::default());
+    }
+    if changes != 1 + plan.parts {
+        return None;
+    }
+    let version = before + plan.parts as i64;
+    host.set_position(version);
+    Some(Written { version: Some(version), changed: true, caused_more: false })
+}
+
 /// Finds the entry that the triggers made for the row itself.
-fn after_write(
-    host: &mut SqliteHost<'_>,
-    table: &Table,
-    plan: &RowPlan,
-    key: &[Value],
-    (before, changes): (i64, u64),
-    deleted: bool,
-) -> Result<Written> {
-    let unchanged = changes == 0 || (changes == 1 && !deleted);
-    if unchanged && !plan.watched {
-        return Ok(Written::default());
-    }
-    if changes == 1 + plan.parts && !plan.watched {
-        let version = before + plan.parts as i64;
-        host.set_position(version);
-        return Ok(Written { version: Some(version), changed: true, caused_more: false });
-    }
+fn search(host: &mut SqliteHost<'_>, table: &Table, plan: &RowPlan, key: &[Value], before: i64, deleted: bool) -> Result<Written> {
     host.forget_position();
+    flush_labels(host)?;
     let now = host.position()?;
     let version = own_entry(host, table, key, before, deleted)?;
     let own_rows = if version.is_some() { plan.parts as i64 } else { 0 };
@@ -249,24 +265,19 @@ fn own_entry(host: &mut SqliteHost<'_>, table: &Table, key: &[Value], after: i64
     host.statements.integer(&sql, &parameters)
 }
 
-fn finish(
+/// Logs a row that was as it should be already, or a delete of a row that was not there.
+fn log_anyway(
     host: &mut SqliteHost<'_>,
     table: &Table,
     key: &[Value],
     operation: Operation,
-    mut written: Written,
+    written: Written,
     label: Option<&Label>,
-    log_unchanged: bool,
 ) -> Result<Written, RowFailure> {
-    match (written.version, label) {
-        (Some(version), Some(label)) => relabel(host, version, label)?,
-        (None, _) if log_unchanged => {
-            written.version = Some(log_row(host, table, key, operation, label)?);
-            host.forget_position();
-        }
-        _ => {}
-    }
-    Ok(written)
+    flush_labels(host)?;
+    let version = log_row(host, table, key, operation, label)?;
+    host.forget_position();
+    Ok(Written { version: Some(version), ..written })
 }
 
 impl SqliteHost<'_> {

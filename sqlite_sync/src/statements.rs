@@ -4,17 +4,36 @@ use crate::error::engine;
 use rusqlite::types::{Null, ValueRef as SqlRef};
 use rusqlite::{Connection, Statement};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use sync_shared::{Error, Kind, Result, Row, Value, ValueRef};
 
 /// Statements by their text.
 pub struct Statements<'c> {
     connection: &'c Connection,
     idle: HashMap<String, Statement<'c>>,
+    /// The statements that run once per change: upserts by layout, and the relabelling under [`RELABEL`].
+    hot: HashMap<i64, Statement<'c>>,
 }
+
+/// The place of the relabelling statement among the hot ones; layouts are positive.
+pub const RELABEL: i64 = 0;
 
 impl<'c> Statements<'c> {
     pub fn new(connection: &'c Connection) -> Self {
-        Statements { connection, idle: HashMap::new() }
+        Statements { connection, idle: HashMap::new(), hot: HashMap::new() }
+    }
+
+    /// A statement that runs once per change, found without its text.
+    pub fn get(&mut self, place: i64, sql: &str) -> Result<&mut Statement<'c>> {
+        match self.hot.entry(place) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(free) => Ok(free.insert(self.connection.prepare(sql).map_err(engine)?)),
+        }
+    }
+
+    /// The tables may have other columns now.
+    pub fn forget_hot(&mut self) {
+        self.hot.clear();
     }
 
     /// Takes a statement out, preparing it if need be; give it back with [`Statements::put`].

@@ -2,13 +2,13 @@
 //!
 //! Nothing here touches a database. What decodes is whole and in order; everything else is `InvalidBatch` or `LimitExceeded`.
 
-use crate::canonical::{MAX_NESTING, nesting};
+use crate::canonical::{MAX_NESTING, nesting, write_string};
 use crate::change::{Change, Operation};
 use crate::error::{Error, Result};
 use crate::stamp;
 use crate::state::parse_origin;
 use crate::value::Str;
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
@@ -23,6 +23,7 @@ pub const FULL_BYTES: usize = 32 * 1024 * 1024;
 const MAX_NAME: usize = 1024;
 
 const OVER_LIMIT: &str = "more than 10,000 changes";
+const TOO_DEEP: &str = "nests deeper than 32 levels";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchKind {
@@ -60,11 +61,9 @@ pub fn decode_batch(text: &str) -> Result<Batch<'_>> {
     if text.len() > MAX_BYTES {
         return Err(Error::limit(format!("the batch has {} bytes, more than {MAX_BYTES}; send smaller batches", text.len())));
     }
-    if nesting(text) > MAX_NESTING {
-        return Err(Error::limit(format!("the batch nests deeper than {MAX_NESTING} levels")));
-    }
     let raw: RawBatch<'_> = serde_json::from_str(text).map_err(|error| match error.to_string() {
         message if message.contains(OVER_LIMIT) => Error::limit(format!("the batch has {OVER_LIMIT}; send smaller batches")),
+        message if message.contains(TOO_DEEP) || message.contains("recursion limit") => Error::limit(format!("the batch {TOO_DEEP}")),
         message => Error::batch(format!("not a batch: {message}")),
     })?;
     raw.check()
@@ -187,6 +186,15 @@ fn fill<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
     Ok(())
 }
 
+/// Passes over an unknown member, whatever it holds.
+fn ignore<'de, A: MapAccess<'de>>(map: &mut A) -> std::result::Result<(), A::Error> {
+    let raw: &'de RawValue = map.next_value()?;
+    match nesting(raw.get()) < MAX_NESTING {
+        true => Ok(()),
+        false => Err(A::Error::custom(TOO_DEEP)),
+    }
+}
+
 impl<'de> Deserialize<'de> for RawBatch<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Visit;
@@ -223,7 +231,7 @@ impl<'de> Deserialize<'de> for RawBatch<'de> {
                         "excluded" => batch.excluded = map.next_value()?,
                         "changes" => batch.changes = map.next_value()?,
                         _ => {
-                            map.next_value::<IgnoredAny>()?;
+                            ignore(&mut map)?;
                             continue;
                         }
                     }
@@ -281,8 +289,8 @@ impl<'de> Deserialize<'de> for WireChange<'de> {
                 let mut version: Option<i64> = None;
                 let (mut table_name, mut origin, mut timestamp): (Option<Str<'de>>, Option<Str<'de>>, Option<Str<'de>>) =
                     (None, None, None);
-                let (mut pk_value, mut operation, mut payload): (Option<&'de RawValue>, Option<&'de RawValue>, Option<&'de RawValue>) =
-                    (None, None, None);
+                let (mut pk_value, mut payload): (Option<JsonText<'de>>, Option<JsonText<'de>>) = (None, None);
+                let mut operation: Option<&'de RawValue> = None;
                 let mut contested: Option<bool> = None;
                 while let Some(Str(name)) = map.next_key()? {
                     match member(&name).as_ref() {
@@ -294,22 +302,18 @@ impl<'de> Deserialize<'de> for WireChange<'de> {
                         "origin" => fill(&mut map, &mut origin, "origin")?,
                         "timestamp" => fill(&mut map, &mut timestamp, "timestamp")?,
                         "contested" => fill(&mut map, &mut contested, "contested")?,
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
+                        _ => ignore(&mut map)?,
                     }
                 }
                 let missing = |name: &'static str| A::Error::missing_field(name);
                 let operation = operation.ok_or_else(|| missing("operation"))?;
-                let payload = payload.map_or(Ok(None), json_text::<A::Error>)?;
                 let change = Change {
                     version: version.ok_or_else(|| missing("version"))?,
                     table_name: table_name.ok_or_else(|| missing("tableName"))?.0,
-                    pk_value: json_text(pk_value.ok_or_else(|| missing("pkValue"))?)?
-                        .ok_or_else(|| A::Error::custom("pkValue is null"))?,
+                    pk_value: pk_value.ok_or_else(|| missing("pkValue"))?.0,
                     operation: Operation::parse(operation.get().trim_matches('"'))
                         .ok_or_else(|| A::Error::custom(format!("there is no operation {}", operation.get())))?,
-                    payload,
+                    payload: payload.map(|JsonText(text)| text),
                     origin: origin.ok_or_else(|| missing("origin"))?.0,
                     stamp: {
                         let Str(text) = timestamp.ok_or_else(|| missing("timestamp"))?;
@@ -326,13 +330,39 @@ impl<'de> Deserialize<'de> for WireChange<'de> {
     }
 }
 
-/// The JSON text of a member that is given as text or as JSON itself; None for null.
-fn json_text<'a, E: serde::de::Error>(raw: &'a RawValue) -> std::result::Result<Option<Cow<'a, str>>, E> {
-    match raw.get().as_bytes().first() {
-        Some(b'"') => serde_json::from_str::<Str<'a>>(raw.get()).map(|Str(text)| Some(text)).map_err(E::custom),
-        Some(b'{') => Ok(Some(Cow::Borrowed(raw.get()))),
-        Some(b'n') => Ok(None),
-        _ => Err(E::custom("pkValue and payload are JSON objects, or texts of such")),
+/// The JSON text of an object that is given as text or as JSON itself.
+struct JsonText<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for JsonText<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = JsonText<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object, or the text of one")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> std::result::Result<Self::Value, E> {
+                Ok(JsonText(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> std::result::Result<Self::Value, E> {
+                Ok(JsonText(Cow::Owned(text.to_owned())))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+                let mut text = String::from("{");
+                while let Some(Str(name)) = map.next_key()? {
+                    if text.len() > 1 {
+                        text.push(',');
+                    }
+                    write_string(&mut text, &name);
+                    text.push(':');
+                    let raw: &'de RawValue = map.next_value()?;
+                    text.push_str(raw.get());
+                }
+                text.push('}');
+                Ok(JsonText(Cow::Owned(text)))
+            }
+        }
+        deserializer.deserialize_any(Visit)
     }
 }
 
@@ -355,4 +385,10 @@ fn checked(mut change: Change<'_>) -> std::result::Result<Change<'_>, String> {
         }
         _ => Ok(change),
     }
+}
+
+/// Nests a payload's or key's text deeper than is taken? Most hold no nesting at all.
+pub fn is_too_deep(text: &str) -> bool {
+    let brackets = text.bytes().filter(|b| matches!(b, b'{' | b'[')).count();
+    brackets > MAX_NESTING && nesting(text) > MAX_NESTING
 }

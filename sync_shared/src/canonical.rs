@@ -76,14 +76,26 @@ pub fn write_string(out: &mut String, text: &str) {
 
 /// The inside of [`write_string`].
 pub fn write_escaped(out: &mut String, text: &str) {
-    let mut clean = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
+    /// Which bytes cannot stand in a JSON string as they are.
+    const ESCAPED: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 0x20 {
+            table[byte] = true;
+            byte += 1;
         }
+        table[b'"' as usize] = true;
+        table[b'\\' as usize] = true;
+        table
+    };
+    let bytes = text.as_bytes();
+    out.reserve(bytes.len() + 16);
+    let mut clean = 0;
+    while let Some(length) = bytes[clean..].iter().position(|&b| ESCAPED[b as usize]) {
+        let at = clean + length;
         out.push_str(&text[clean..at]);
         clean = at + 1;
-        match byte {
+        match bytes[at] {
             b'"' => out.push_str("\\\""),
             b'\\' => out.push_str("\\\\"),
             0x08 => out.push_str("\\b"),

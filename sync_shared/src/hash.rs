@@ -35,9 +35,12 @@ pub fn hash_batch(text: &str) -> Result<String> {
 
 pub fn hash_of_changes(changes: &[Change<'_>]) -> String {
     let mut digest = Sha256::new();
-    let mut line = String::new();
+    let mut line = String::with_capacity(2 * PIECE);
     for change in changes {
-        line.clear();
+        if line.len() >= PIECE {
+            digest.update(line.as_bytes());
+            line.clear();
+        }
         write_hashed(
             &mut line,
             change.version,
@@ -46,8 +49,8 @@ pub fn hash_of_changes(changes: &[Change<'_>]) -> String {
             change.operation.lower(),
             change.payload.as_deref(),
         );
-        digest.update(line.as_bytes());
     }
+    digest.update(line.as_bytes());
     hex(digest)
 }
 

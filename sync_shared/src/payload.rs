@@ -1,5 +1,7 @@
 //! A change bound to a table here: its values by column, converted or refused.
 
+use crate::batch::is_too_deep;
+use crate::canonical::MAX_NESTING;
 use crate::change::{Change, Operation};
 use crate::error::Error;
 use crate::table::{RowHash, Table};
@@ -27,6 +29,10 @@ pub enum Unbound {
 impl Bound {
     pub fn new(table: &Table, change: &Change<'_>) -> Result<Bound, Unbound> {
         let invalid = |what: &str| Unbound::Batch(Error::batch(format!("version {}: {what}", change.version)));
+        let texts = [Some(change.pk_value.as_ref()), change.payload.as_deref()];
+        if texts.into_iter().flatten().any(is_too_deep) {
+            return Err(Unbound::Batch(Error::limit(format!("version {}: its JSON nests deeper than {MAX_NESTING} levels", change.version))));
+        }
         let key_members = object_members(&change.pk_value).map_err(|e| invalid(&format!("pkValue: {e}")))?;
         let mut key_raw: Vec<Option<&str>> = vec![None; table.columns.len()];
         for (name, raw) in &key_members {
@@ -51,8 +57,10 @@ impl Bound {
         let members = object_members(payload).map_err(|e| invalid(&format!("payload: {e}")))?;
         let mut unknown: Option<String> = None;
         let mut raws: Vec<Option<&str>> = vec![None; table.columns.len()];
-        for (name, raw) in &members {
-            match table.column_named(name) {
+        for (place, (name, raw)) in members.iter().enumerate() {
+            // Mostly the payload has the table's own columns in their order.
+            let in_order = table.columns.get(place).is_some_and(|c| c.name == *name).then_some(place);
+            match in_order.or_else(|| table.column_named(name)) {
                 Some(column) if raws[column].replace(raw).is_some() => {
                     return Err(invalid(&format!("the payload names {name:?} twice")));
                 }

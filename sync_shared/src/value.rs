@@ -72,7 +72,7 @@ pub fn write_canonical(out: &mut String, value: ValueRef<'_>, portable: Portable
     match value {
         ValueRef::Null => out.push_str("null"),
         ValueRef::Integer(i) => write_number(out, itoa::Buffer::new().format(i)),
-        ValueRef::Real(r) if r.is_finite() => write_number(out, ryu::Buffer::new().format_finite(r)),
+        ValueRef::Real(r) if r.is_finite() => write_canonical_real(out, r),
         ValueRef::Real(r) => write_special_real(out, r),
         ValueRef::Text(t) => write_canonical_text(out, t, portable),
         ValueRef::Blob(b) => write_blob(out, b),
@@ -136,6 +136,9 @@ fn number_for_column(raw: &str, column: &Column) -> Result<Value, String> {
         return Ok(Value::Integer(i));
     }
     let real: f64 = raw.parse().map_err(|_| inexact(raw, column))?;
+    if ryu::Buffer::new().format(real) == raw {
+        return Ok(Value::Real(real));
+    }
     if !real.is_finite() || canonical_number(raw) != canonical_number(ryu::Buffer::new().format_finite(real)) {
         return Err(inexact(raw, column));
     }
@@ -196,6 +199,18 @@ fn looks_numeric(text: &str) -> bool {
         None => digits(mantissa),
     };
     mantissa_ok && exponent.is_none_or(|e| digits(e.strip_prefix(['+', '-']).unwrap_or(e)))
+}
+
+fn write_canonical_real(out: &mut String, real: f64) {
+    let mut buffer = ryu::Buffer::new();
+    let shortest = buffer.format_finite(real);
+    // Mostly the shortest digits are canonical as they stand.
+    match shortest.strip_suffix(".0") {
+        _ if real == 0.0 => out.push('0'),
+        Some(whole) => out.push_str(whole),
+        None if shortest.contains('e') => write_number(out, shortest),
+        None => out.push_str(shortest),
+    }
 }
 
 fn write_special_real(out: &mut String, real: f64) {
