@@ -43,7 +43,7 @@ pull() {
     while :; do
         cursor=$(sql tablet.db "SELECT sync_last_server_version()")
         sql server.db "SELECT sync_fetch_changes($cursor, $BATCH, '$client')" >batch.json
-        sql tablet.db "SELECT sync_apply_batch(CAST(readfile('batch.json') AS TEXT))" >answer.json
+        sql tablet.db "SELECT sync_apply_batch(readfile('batch.json'))" >answer.json
         pulled=$((pulled + $(member answer.json applied)))
         conflicts=$((conflicts + $(member answer.json conflicts)))
         rejected=$((rejected + $(member answer.json rejected)))
@@ -59,7 +59,7 @@ push() {
     local pushed=0 conflicts=0 rejected=0
     while :; do
         sql tablet.db "SELECT sync_fetch_local_changes($BATCH)" >batch.json
-        sql server.db "SELECT sync_apply_batch(CAST(readfile('batch.json') AS TEXT))" >answer.json
+        sql server.db "SELECT sync_apply_batch(readfile('batch.json'))" >answer.json
         sql tablet.db "SELECT sync_acknowledge_push($(member batch.json toVersion))" >acknowledged.txt
         pushed=$((pushed + $(member answer.json applied)))
         conflicts=$((conflicts + $(member answer.json conflicts)))

@@ -4,7 +4,7 @@
 #   bash tests/run.sh            core, sqlite, docs and demo
 #   bash tests/run.sh PART...    only these: core sqlite docs demo fuzz bench
 #
-# core    format, lints and tests of sync_shared
+# core    lints and tests of sync_shared
 # sqlite  lints of sqlite_sync, and the extension in real SQLite databases (pytest); SYNC_SEEDS=1:5000 for more histories
 # docs    the snippets of README.md
 # demo    sql/demo.sh
@@ -65,7 +65,6 @@ build_extension() { cargo build --release -p sqlite_sync; }
 
 core() {
     require_compiler
-    if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check; fi
     lint sync_shared
     cargo test --release -p sync_shared
 }
@@ -96,7 +95,9 @@ fuzz() {
     # cargo-fuzz wants a nightly compiler's flags; RUSTC_BOOTSTRAP lets the stable one take them.
     export RUSTC_BOOTSTRAP=1
     cd sync_shared
-    for target in $(cargo fuzz list); do
+    local target targets
+    targets=$(cargo fuzz list)
+    for target in $targets; do
         mkdir -p "fuzz/corpus/$target"
         cargo fuzz run "$target" "fuzz/corpus/$target" ../tests/fuzz_seeds -- -max_total_time="${FUZZ_SECONDS:-60}"
     done

@@ -1,7 +1,7 @@
 """README.md is true: its snippets run, one after the other in one directory, and print what the README says they print.
 
 Languages: `sh`; `sql`, whose first line `-- NAME.db` names the database; `python`; `js`. A `text` block is what the block before
-it prints, with `...` for what differs from run to run. `json` must parse. Blocks of commands that build or test the project
+it prints, with `...` for what differs from run to run. A `json` block is a batch. Blocks of commands that build or test the project
 itself are not run again here: they must be what tests/run.sh runs.
 """
 
@@ -93,6 +93,16 @@ def runs(tmp_path_factory):
     return finished
 
 
+@pytest.fixture
+def extension():
+    """An empty database with the extension loaded."""
+    connection = sqlite3.connect(":memory:")
+    connection.enable_load_extension(True)
+    connection.load_extension(str(REPOSITORY / EXTENSION))
+    yield connection
+    connection.close()
+
+
 def pattern(expected):
     """A regular expression for an output block, with `...` for anything."""
     return ".*".join(re.escape(part) for part in expected.strip().split("..."))
@@ -115,20 +125,18 @@ def test_commands_of_the_project_are_those_the_test_run_uses(index):
 
 
 @only(lambda block: block.language == "json")
-def test_json_is_valid(index):
-    json.loads(BLOCKS[index].text)
+def test_a_batch_that_is_shown_has_the_hash_that_it_shows(index, extension):
+    text = BLOCKS[index].text
+    assert extension.execute("SELECT sync_hash_batch(?)", (text,)).fetchone() == (json.loads(text)["hash"],)
 
 
 def test_every_block_has_a_known_language():
     assert {block.language for block in BLOCKS} <= {"sh", "sql", "python", "js", "json"}
 
 
-def test_the_function_tables_name_every_function_and_no_other():
+def test_the_function_tables_name_every_function_and_no_other(extension):
     named = set(re.findall(r"^\| `(sync_\w+)\(", README, re.MULTILINE))
-    connection = sqlite3.connect(":memory:")
-    connection.enable_load_extension(True)
-    connection.load_extension(str(REPOSITORY / EXTENSION))
-    registered = connection.execute(
+    registered = extension.execute(
         "SELECT name FROM pragma_function_list WHERE name LIKE 'sync\\_%' ESCAPE '\\'"
         " UNION SELECT name FROM pragma_module_list WHERE name LIKE 'sync\\_%' ESCAPE '\\'"
     )

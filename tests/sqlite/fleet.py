@@ -42,7 +42,7 @@ class Fleet:
 
     def found(self, number, folder):
         """A new database: its schema, rows that are older than tracking, then tracking."""
-        replica = Replica(folder / f"{number}.db", self.history.drivers[number])
+        replica = Replica(folder / f"{number}.db", self.history.driver)
         replica.script("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;")
         replica.script(f"PRAGMA foreign_keys = {'ON' if self.history.foreign_keys else 'OFF'};")
         replica.script(SCHEMA.format(on_delete=self.history.on_delete))
@@ -71,11 +71,11 @@ class Fleet:
     def write(self, number, writes, ending, ahead_ms):
         replica = self.replicas[number]
         before = newest_version(replica)
-        with self.ledger.watch(replica):
-            replica.sql("BEGIN IMMEDIATE")
-            for write in writes:
+        replica.sql("BEGIN IMMEDIATE")
+        for write in writes:
+            with self.ledger.watch(replica):
                 attempt(replica, write)
-            replica.sql(ending)
+        replica.sql(ending)
         if ending == "ROLLBACK":
             assert newest_version(replica) == before, "a rollback left a trace: in the log"
         elif newest_version(replica) > before:

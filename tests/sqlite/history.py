@@ -51,7 +51,7 @@ class History:
     strategy: str
     on_delete: str
     foreign_keys: bool
-    drivers: tuple
+    driver: str
     frozen_clock: bool
     preloaded: tuple
     steps: tuple
@@ -86,7 +86,7 @@ def draw_history(source, most_steps=45):
         strategy=source.choice(STRATEGIES),
         on_delete=source.choice(ON_DELETE),
         foreign_keys=source.randrange(4) != 0,
-        drivers=tuple(source.choice(("sqlite3", "apsw")) for _ in range(4)),
+        driver=source.choice(("sqlite3", "apsw")),
         frozen_clock=source.randrange(2) == 0,
         preloaded=tuple(
             tuple(draw_write(source) for _ in range(source.randrange(4))) if source.randrange(3) == 0 else ()
