@@ -1,5 +1,6 @@
 """Fixtures: real replicas in the test's own directory, on every driver."""
 
+import pathlib
 import shutil
 
 import hypothesis
@@ -116,3 +117,15 @@ def disk(tmp_path, driver):
     yield Disk()
     for replica in opened:
         replica.close()
+
+
+KNOWN_DEFECTS = pathlib.Path(__file__).with_name("sqlite") / "known_defects.txt"
+
+
+def pytest_collection_modifyitems(items):
+    """Expect the listed tests to fail: a failure that is not listed is a new one."""
+    lines = KNOWN_DEFECTS.read_text().splitlines()
+    listed = {line for line in lines if line and not line.startswith("#")}
+    for item in items:
+        if f"{item.path.name}::{item.originalname}" in listed:
+            item.add_marker(pytest.mark.xfail(reason="a known defect", strict=False))

@@ -21,6 +21,18 @@ pub fn engine(error: rusqlite::Error) -> Error {
     Error::Engine(EngineError { number, code: code_name(number), message, scope, kind: kind(number) })
 }
 
+/// The extended code of the error that a connection met last: without it a constraint does not tell which.
+#[allow(unsafe_code)]
+pub fn with_extended_code(connection: &rusqlite::Connection, error: Error) -> Error {
+    let Error::Engine(mut engine) = error else { return error };
+    // SAFETY: the handle is that of an open connection.
+    let extended = unsafe { ffi::sqlite3_extended_errcode(connection.handle()) };
+    if extended & 0xff == engine.number & 0xff {
+        (engine.number, engine.code, engine.kind) = (extended, code_name(extended), kind(extended));
+    }
+    Error::Engine(engine)
+}
+
 /// An error of the core as the result of an SQL function.
 pub fn result(error: Error) -> rusqlite::Error {
     let (number, message) = match error {

@@ -26,6 +26,9 @@ pub fn register(connection: &Connection) -> rusqlite::Result<()> {
     sets::register(connection)
 }
 
+/// Up to here every integer has a floating point number of its own.
+pub const EXACT_REAL: f64 = 9_007_199_254_740_992.0;
+
 enum Purity {
     /// Works on its arguments alone.
     Pure,
@@ -181,6 +184,8 @@ impl Arguments<'_> {
         match self.raw(place) {
             SqlRef::Null => Ok(None),
             SqlRef::Integer(i) => Ok(Some(i)),
+            // JavaScript drivers bind every number as floating point.
+            SqlRef::Real(r) if r.fract() == 0.0 && r.abs() <= EXACT_REAL => Ok(Some(r as i64)),
             _ => Err(Error::argument(format!("argument {} must be an integer", place + 1))),
         }
     }

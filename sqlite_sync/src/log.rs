@@ -161,7 +161,8 @@ pub fn raise_clock(host: &mut SqliteHost<'_>, stamp: i64) -> Result<()> {
     host.statements.execute(
         "UPDATE _sync_log_data SET stamp = coalesce(stamp, clock), clock = ?1 \
          WHERE version = (SELECT max(version) FROM _sync_log_data) AND clock < ?1",
-        &[ValueRef::Integer(stamp)],
+        // Strictly later, so that an edit that follows what was seen never ties with it.
+        &[ValueRef::Integer(stamp.saturating_add(1))],
     )?;
     Ok(())
 }

@@ -9,8 +9,12 @@ use rusqlite::{Connection, OptionalExtension};
 use std::fmt::Write as _;
 use sync_shared::{Catalog, Column, Layout, Result, Storage};
 
-/// A value as JSON; `v` holds it.
-const JSON_VALUE: &str = r#"CASE typeof(v) WHEN 'text' THEN json_quote(v) WHEN 'null' THEN 'null' WHEN 'integer' THEN v WHEN 'blob' THEN '{"$blob":"' || lower(hex(v)) || '"}' ELSE CASE WHEN v = 9e999 THEN '{"$real":"Infinity"}' WHEN v = -9e999 THEN '{"$real":"-Infinity"}' WHEN CAST(format('%!.15g', v) AS REAL) = v THEN format('%!.15g', v) WHEN CAST(format('%!.17g', v) AS REAL) = v THEN format('%!.17g', v) ELSE format('%!.20e', v) END END"#;
+/// A value as JSON; `v` holds it. `@TEXT` stands for [`QUOTED_TEXT`].
+const JSON_VALUE: &str = r#"CASE typeof(v) WHEN 'text' THEN @TEXT WHEN 'null' THEN 'null' WHEN 'integer' THEN v WHEN 'blob' THEN '{"$blob":"' || lower(hex(v)) || '"}' ELSE CASE WHEN v = 9e999 THEN '{"$real":"Infinity"}' WHEN v = -9e999 THEN '{"$real":"-Infinity"}' WHEN CAST(format('%!.15g', v) AS REAL) = v THEN format('%!.15g', v) WHEN CAST(format('%!.17g', v) AS REAL) = v THEN format('%!.17g', v) ELSE format('%!.20e', v) END END"#;
+
+/// `v` as a JSON string, in functions that any schema may call: json_quote is not one of them on every SQLite. replace() stops at
+/// NUL, so the text is first taken apart at its NULs, char(1) standing for them, and then escaped one control character after the other.
+const QUOTED_TEXT: &str = r#"'"' || CASE WHEN instr(CAST(v AS BLOB), x'00') = 0 AND v NOT GLOB '*[' || char(1) || '-' || char(31) || '"\]*' THEN v ELSE (WITH RECURSIVE e(i, t, r) AS (SELECT 0, '', CAST(v || char(0) AS BLOB) UNION ALL SELECT iif(length(r) > 0, 0, i + 1), iif(length(r) > 0, t || replace(replace(replace(CAST(substr(r, 1, instr(r, x'00') - 1) AS TEXT), '\', '\\'), '"', '\"'), char(1), '\u0001') || char(1), iif(i = 0, substr(t, 1, length(t) - 1), replace(t, char(i), coalesce(iif(i = 1, '\u0000', NULL), iif(i = 8, '\b', NULL), iif(i = 9, '\t', NULL), iif(i = 10, '\n', NULL), iif(i = 12, '\f', NULL), iif(i = 13, '\r', NULL), '\u00' || lower(hex(char(i))))))), CAST(substr(r, instr(r, x'00') + 1) AS BLOB) FROM e WHERE i < 32) SELECT t FROM e WHERE i = 32) END || '"'"#;
 
 /// Makes the view anew if the tracked tables or their columns changed.
 pub fn publish(connection: &Connection, catalog: &Catalog) -> Result<()> {
@@ -44,8 +48,8 @@ fn view(catalog: &Catalog) -> String {
          CASE d.operation WHEN 0 THEN 'insert' WHEN 1 THEN 'update' ELSE 'delete' END AS operation, \
          CASE WHEN d.operation < 2 THEN {} END AS payload, \
          (SELECT o.origin FROM _sync_origins AS o WHERE o.id = d.origin) AS origin, \
-         strftime('%Y-%m-%dT%H:%M:%S', coalesce(d.stamp, d.clock) / 1000, 'unixepoch') || \
-         format('.%03dZ', coalesce(d.stamp, d.clock) % 1000) AS timestamp \
+         strftime('%Y-%m-%dT%H:%M:%S', (coalesce(d.stamp, d.clock) + 62167219200000) / 1000 - 62167219200, 'unixepoch') || \
+         format('.%03dZ', (coalesce(d.stamp, d.clock) + 62167219200000) % 1000) AS timestamp \
          FROM _sync_log_data AS d WHERE d.version > 0 AND d.operation < 3",
         by_layout(&names),
         by_layout(&keys),
@@ -68,7 +72,7 @@ fn object(columns: &[String], members: &[usize]) -> String {
             _ => write!(rows, ", ({}, {row}.c{slot})", Literal(&member)).ok(),
         };
     }
-    let object = format!("(SELECT '{{' || group_concat(n || {JSON_VALUE}, ',') || '}}' FROM ({rows}))");
+    let object = format!("(SELECT '{{' || group_concat(n || {}, ',') || '}}' FROM ({rows}))", JSON_VALUE.replace("@TEXT", QUOTED_TEXT));
     if last == 0 {
         return object;
     }

@@ -4,7 +4,7 @@
 //! follows from the number of changes SQLite counts, or is looked for where other triggers may have written too.
 
 use crate::capture::parts;
-use crate::error::engine;
+use crate::error::{engine, with_extended_code};
 use crate::host::SqliteHost;
 use crate::log::{flush_labels, head, key_condition, log_row, relabel};
 use crate::quote::{Identifier, list};
@@ -42,7 +42,7 @@ impl RowPlan {
         let triggers = host.statements.integer(sql, &[ValueRef::Text(&table.table_name)])?.unwrap_or(0);
         Ok(RowPlan {
             layout: table.layout,
-            upsert: format!("INSERT INTO {name} ({columns}) VALUES ({}) ON CONFLICT ({key}) {action}", slots.join(", ")),
+            upsert: format!("INSERT OR ABORT INTO {name} ({columns}) VALUES ({}) ON CONFLICT ({key}) {action}", slots.join(", ")),
             delete: format!("DELETE FROM {name} WHERE {}", key_condition(table, 1)),
             parts: parts(table.columns.len()) as u64,
             watched: triggers > 3 || folded,
@@ -179,11 +179,11 @@ fn put_part(host: &mut SqliteHost<'_>, table: &Table, values: &[Option<Value>]) 
         if set.is_empty() {
             return Ok(());
         }
-        return host.statements.execute(&format!("UPDATE {name} SET {} WHERE {condition}", set.join(", ")), &parameters).map(|_| ());
+        return host.statements.execute(&format!("UPDATE OR ABORT {name} SET {} WHERE {condition}", set.join(", ")), &parameters).map(|_| ());
     }
     let columns = list(given.iter().map(|&c| table.columns[c].name.as_str()));
     let slots: Vec<String> = (1..=given.len()).map(|slot| format!("?{slot}")).collect();
-    host.statements.execute(&format!("INSERT INTO {name} ({columns}) VALUES ({})", slots.join(", ")), &parameters).map(|_| ())
+    host.statements.execute(&format!("INSERT OR ABORT INTO {name} ({columns}) VALUES ({})", slots.join(", ")), &parameters).map(|_| ())
 }
 
 /// SQLite numbers parameters up to the highest used: only as many may be bound.
@@ -214,7 +214,7 @@ fn guard(host: &mut SqliteHost<'_>, result: Result<()>) -> Result<(), RowFailure
         Err(error) if host.transactions.is_lost(host.connection) => Err(RowFailure::Fatal(error)),
         Err(error) => {
             host.forget_position();
-            Err(error.into())
+            Err(with_extended_code(host.connection, error).into())
         }
     }
 }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::{panicked, result};
+use crate::functions::EXACT_REAL;
 use crate::host::SqliteHost;
 use rusqlite::types::Value as SqlValue;
 use rusqlite::vtab::{
@@ -159,6 +160,7 @@ fn integer(arguments: &[SqlValue], place: usize, default: i64) -> Result<i64> {
     match arguments.get(place) {
         None | Some(SqlValue::Null) => Ok(default),
         Some(SqlValue::Integer(i)) => Ok(*i),
+        Some(SqlValue::Real(r)) if r.fract() == 0.0 && r.abs() <= EXACT_REAL => Ok(*r as i64),
         Some(_) => Err(Error::argument(format!("argument {} must be an integer", place + 1))),
     }
 }

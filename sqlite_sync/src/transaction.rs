@@ -40,7 +40,7 @@ impl Transactions {
             (Level::Savepoint, false) => format!("ROLLBACK TO sync_{name}; RELEASE sync_{name}"),
         };
         let lost = connection.is_autocommit();
-        if !(lost && !keep) {
+        if keep || !lost {
             connection.execute_batch(&statement).map_err(engine)?;
         }
         self.open.pop();

@@ -3,11 +3,13 @@
 use crate::batch::{Batch, BatchKind};
 use crate::change::Change;
 use crate::error::{Error, Result};
-use crate::host::Host;
+use crate::host::{Host, query_value};
 use crate::receive::Received;
 use crate::session::Answer;
+use crate::stamp;
 use crate::state::{self, State, origin_number};
 use crate::unseen::Peer;
+use crate::value::ValueRef;
 
 /// Checks that a pull goes on where the last one ended, in the same server's same history.
 pub fn admit_pull(host: &mut dyn Host, state: &mut State, batch: &Batch<'_>, from: i64) -> Result<Peer> {
@@ -52,8 +54,16 @@ pub fn admit_pull(host: &mut dyn Host, state: &mut State, batch: &Batch<'_>, fro
             );
             return Err(Error::epoch_mismatch(message, &received.to_string(), &head.to_string()));
         }
-        if received > state.last_push_version || state.resync {
-            // An answer to a push was lost; or, in a resync, the server lost what it had received.
+        let newest = batch.received_stamp.filter(|_| received > state.last_push_version);
+        if let Some(stamp) = newest
+            && !holds_stamp(host, stamp, received)?
+        {
+            let message = "the server has received other changes under this replica's versions: this database is a copy, or was \
+                           restored and went on; call sync_regenerate_origin() and then sync_begin_resync()";
+            return Err(Error::epoch_mismatch(message, &stamp::format(stamp), &received.to_string()));
+        }
+        if received != state.last_push_version {
+            // An answer to a push was lost; or the server lost what it had received, and gets it again.
             state.last_push_version = received;
             state::set_integer(host, "last_push_version", received)?;
         }
@@ -68,6 +78,12 @@ pub fn admit_pull(host: &mut dyn Host, state: &mut State, batch: &Batch<'_>, fro
         state.server_epoch = epoch;
     }
     Peer::upstream(host, state)
+}
+
+/// Was a change with this stamp logged here at or below a version?
+fn holds_stamp(host: &mut dyn Host, stamp: i64, version: i64) -> Result<bool> {
+    let sql = "SELECT 1 FROM _sync_log_data WHERE version <= ?1 AND coalesce(stamp, clock) = ?2 LIMIT 1";
+    Ok(query_value(host, sql, &[ValueRef::Integer(version), ValueRef::Integer(stamp)])?.is_some())
 }
 
 /// Checks that a push speaks of this server's history.
@@ -89,7 +105,7 @@ pub fn admit_push(host: &mut dyn Host, state: &State, batch: &Batch<'_>) -> Resu
 }
 
 /// Leaves out what was received before and what is this replica's own; restamps what is too far ahead.
-/// Returns the rest and the newest stamp of all.
+/// Returns the rest, their newest stamp, and the newest stamp as it was received.
 pub fn sift<'a>(
     host: &mut dyn Host,
     state: &State,
@@ -97,16 +113,17 @@ pub fn sift<'a>(
     changes: Vec<Change<'a>>,
     peer: &Peer,
     answer: &mut Answer,
-) -> Result<(Vec<Change<'a>>, Option<i64>)> {
+) -> Result<(Vec<Change<'a>>, Option<i64>, Option<i64>)> {
     let received = match batch.kind {
         BatchKind::Push => Received::load(host, peer.id, batch.epoch.as_deref().unwrap_or_default())?,
         BatchKind::Pull => Received::default(),
     };
     let limit = host.now().saturating_add(state.max_clock_skew);
     let hub_clock = host.clock()?;
-    let mut newest: Option<i64> = None;
+    let (mut newest, mut newest_received): (Option<i64>, Option<i64>) = (None, None);
     let mut fresh = Vec::with_capacity(changes.len());
     for mut change in changes {
+        newest_received = newest_received.max(Some(change.stamp));
         let duplicate = match batch.kind {
             BatchKind::Pull => change.version <= state.last_server_version,
             BatchKind::Push => received.contains(change.version, change.stamp),
@@ -123,6 +140,6 @@ pub fn sift<'a>(
         newest = newest.max(Some(change.stamp));
         fresh.push(change);
     }
-    Ok((fresh, newest))
+    Ok((fresh, newest, newest_received))
 }
 

@@ -105,7 +105,7 @@ fn apply_decoded(host: &mut dyn Host, mut batch: Batch<'_>, options: ApplyOption
     let mut session = Session::new(host, &state, catalog, options.strategy)?;
     let mut answer = Answer::default();
     let changes = std::mem::take(&mut batch.changes);
-    let (fresh, newest_stamp) = sift(host, &state, &batch, changes, &peer, &mut answer)?;
+    let (fresh, newest_stamp, newest_received) = sift(host, &state, &batch, changes, &peer, &mut answer)?;
     let incoming = bind(host, &mut session, batch.kind, fresh, &peer)?;
     if let Some(stamp) = newest_stamp {
         host.raise_clock(stamp)?;
@@ -118,7 +118,7 @@ fn apply_decoded(host: &mut dyn Host, mut batch: Batch<'_>, options: ApplyOption
         BatchKind::Push => {
             if let (Some(from), Some(to)) = (batch.from_version, batch.to_version) {
                 let sender = (peer.id, batch.epoch.as_deref().unwrap_or_default());
-                note_received(host, sender, (from, to), newest_stamp.unwrap_or(i64::MIN))?;
+                note_received(host, sender, (from, to), newest_received.unwrap_or(i64::MIN))?;
             }
         }
     }

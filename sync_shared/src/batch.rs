@@ -51,6 +51,8 @@ pub struct Batch<'a> {
     pub from_anchor: Option<String>,
     pub to_anchor: Option<String>,
     pub received_version: Option<i64>,
+    /// Newest stamp of what was received.
+    pub received_stamp: Option<i64>,
     /// Row hashes with a sign, see ARCHITECTURE.md.
     pub excluded: Vec<String>,
     pub changes: Vec<Change<'a>>,
@@ -58,15 +60,27 @@ pub struct Batch<'a> {
 
 /// Decodes and checks a batch's text.
 pub fn decode_batch(text: &str) -> Result<Batch<'_>> {
+    decode_raw(text)?.check()
+}
+
+fn decode_raw(text: &str) -> Result<RawBatch<'_>> {
     if text.len() > MAX_BYTES {
         return Err(Error::limit(format!("the batch has {} bytes, more than {MAX_BYTES}; send smaller batches", text.len())));
     }
-    let raw: RawBatch<'_> = serde_json::from_str(text).map_err(|error| match error.to_string() {
+    if nesting(text) > MAX_NESTING {
+        return Err(Error::limit(format!("the batch {TOO_DEEP}")));
+    }
+    serde_json::from_str(text).map_err(|error| match error.to_string() {
         message if message.contains(OVER_LIMIT) => Error::limit(format!("the batch has {OVER_LIMIT}; send smaller batches")),
         message if message.contains(TOO_DEEP) || message.contains("recursion limit") => Error::limit(format!("the batch {TOO_DEEP}")),
         message => Error::batch(format!("not a batch: {message}")),
-    })?;
-    raw.check()
+    })
+}
+
+/// The changes of a batch's text, whatever else it has.
+pub fn decode_changes(text: &str) -> Result<Vec<Change<'_>>> {
+    let raw = decode_raw(text)?;
+    raw.changes.map(|changes| changes.0).ok_or_else(|| Error::batch("member \"changes\" is missing"))
 }
 
 #[derive(Default)]
@@ -84,6 +98,7 @@ struct RawBatch<'a> {
     from_anchor: Option<String>,
     to_anchor: Option<String>,
     received_version: Option<i64>,
+    received_stamp: Option<i64>,
     excluded: Option<Vec<String>>,
     changes: Option<Changes<'a>>,
     bare: bool,
@@ -134,6 +149,7 @@ impl<'a> RawBatch<'a> {
             from_anchor: self.from_anchor,
             to_anchor: self.to_anchor,
             received_version: self.received_version,
+            received_stamp: self.received_stamp,
             excluded: self.excluded.unwrap_or_default(),
             changes,
         })
@@ -161,10 +177,10 @@ fn check_versions(changes: &[Change<'_>], from: Option<i64>, to: Option<i64>) ->
 
 /// A member's name in the contract's spelling, whatever its case and underscores.
 fn member(name: &str) -> Cow<'_, str> {
-    const KNOWN: [&str; 23] = [
+    const KNOWN: [&str; 24] = [
         "version", "tableName", "pkValue", "operation", "payload", "origin", "timestamp", "contested", "kind", "originId",
         "epoch", "fromVersion", "toVersion", "hasMore", "hash", "changes", "lastServerVersion", "serverEpoch", "maxVersion",
-        "fromAnchor", "toAnchor", "receivedVersion", "excluded",
+        "fromAnchor", "toAnchor", "receivedVersion", "receivedStamp", "excluded",
     ];
     if KNOWN.contains(&name) {
         return Cow::Borrowed(name);
@@ -228,6 +244,7 @@ impl<'de> Deserialize<'de> for RawBatch<'de> {
                         "fromAnchor" => batch.from_anchor = map.next_value()?,
                         "toAnchor" => batch.to_anchor = map.next_value()?,
                         "receivedVersion" => batch.received_version = map.next_value()?,
+                        "receivedStamp" => batch.received_stamp = map.next_value()?,
                         "excluded" => batch.excluded = map.next_value()?,
                         "changes" => batch.changes = map.next_value()?,
                         _ => {
@@ -311,7 +328,8 @@ impl<'de> Deserialize<'de> for WireChange<'de> {
                     version: version.ok_or_else(|| missing("version"))?,
                     table_name: table_name.ok_or_else(|| missing("tableName"))?.0,
                     pk_value: pk_value.ok_or_else(|| missing("pkValue"))?.0,
-                    operation: Operation::parse(operation.get().trim_matches('"'))
+                    operation: serde_json::from_str::<Str<'_>>(operation.get())
+                        .map_or_else(|_| Operation::parse(operation.get()), |Str(text)| Operation::parse(&text))
                         .ok_or_else(|| A::Error::custom(format!("there is no operation {}", operation.get())))?,
                     payload: payload.map(|JsonText(text)| text),
                     origin: origin.ok_or_else(|| missing("origin"))?.0,

@@ -35,7 +35,7 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
             excluded.push_str(if entry.operation == crate::change::Operation::Delete { "\"-" } else { "\"+" });
             push_hex(&mut excluded, &entry.row_hash()?);
             excluded.push('"');
-        } else if writer.count == plan.batch_size || writer.out.len() >= FULL_BYTES {
+        } else if plan.is_full(writer.count, to_version) || writer.out.len() >= FULL_BYTES {
             has_more = true;
             return Ok(false);
         } else {
@@ -56,7 +56,7 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
     };
     let received = match plan.exclude {
         Some(id) => Some(received_version(host, id)?),
-        None if exclude_origin.is_some() => Some(0),
+        None if exclude_origin.is_some() => Some((0, None)),
         None => None,
     };
     let mut head_members = format!(
@@ -70,8 +70,11 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
             write_string(&mut head_members, &value);
         }
     }
-    if let Some(version) = received {
+    if let Some((version, stamp)) = received {
         write!(head_members, ",\"receivedVersion\":{version}").ok();
+        if let Some(stamp) = stamp {
+            write!(head_members, ",\"receivedStamp\":{stamp}").ok();
+        }
     }
     if !excluded.is_empty() {
         write!(head_members, ",\"excluded\":[{excluded}]").ok();
@@ -121,7 +124,7 @@ pub fn visit_changes(
         }
         visit(change);
         count += 1;
-        Ok(count < plan.batch_size)
+        Ok(!plan.is_full(count, entry.version))
     })
 }
 
@@ -135,6 +138,8 @@ pub fn checked_batch_size(batch_size: i64) -> Result<usize> {
 
 struct Plan {
     batch_size: usize,
+    /// A replay from 0 has to pass the purge horizon with its first batch: a cursor below it is that of a stale client.
+    reach: i64,
     /// Id in `_sync_origins`.
     exclude: Option<i64>,
 }
@@ -159,7 +164,11 @@ impl Plan {
                 known_origin(host, &origin)?
             }
         };
-        Ok(Plan { batch_size, exclude })
+        Ok(Plan { batch_size, reach: state.purge_horizon, exclude })
+    }
+
+    fn is_full(&self, count: usize, last_version: i64) -> bool {
+        count >= self.batch_size && (last_version >= self.reach || count >= MAX_CHANGES)
     }
 
     fn excludes(&self, entry: &LogEntry<'_>) -> bool {
@@ -199,10 +208,10 @@ impl ChangeWriter {
     pub fn write(&mut self, entry: &LogEntry<'_>) -> Result<()> {
         self.pk.clear();
         self.payload.clear();
-        entry.write_key(&mut self.pk)?;
+        entry.write_key(&mut self.pk).map_err(|e| unreadable(entry, &self.pk, e))?;
         let deleted = entry.operation == crate::change::Operation::Delete;
         if !deleted {
-            entry.write_payload(&mut self.payload)?;
+            entry.write_payload(&mut self.payload).map_err(|e| unreadable(entry, &self.pk, e))?;
         }
         let payload = (!deleted).then_some(self.payload.as_str());
         self.hashed.clear();
@@ -239,6 +248,17 @@ impl ChangeWriter {
         batch.push_str(&self.out);
         batch.push_str("]}");
         batch
+    }
+}
+
+/// Names the row that cannot be sent.
+fn unreadable(entry: &LogEntry<'_>, pk: &str, error: Error) -> Error {
+    match error {
+        Error::Sync { kind, message, data } => {
+            let message = format!("version {} of table {:?}, row {pk}: {message}", entry.version, entry.table.table_name);
+            Error::Sync { kind, message, data }
+        }
+        engine => engine,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Hashes: proof that two replicas hold the same data, and that a batch arrived as it was sent.
 
-use crate::batch::decode_batch;
+use crate::batch::decode_changes;
 use crate::catalog::Catalog;
 use crate::change::Change;
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ pub fn hash(host: &mut dyn Host, table_name: Option<&str>) -> Result<String> {
 
 /// The hash of a batch's changes: `{version}:{tableName}:{pkValue}:{operation in lower case}:{payload or null}\n` for each.
 pub fn hash_batch(text: &str) -> Result<String> {
-    Ok(hash_of_changes(&decode_batch(text)?.changes))
+    Ok(hash_of_changes(&decode_changes(text)?))
 }
 
 pub fn hash_of_changes(changes: &[Change<'_>]) -> String {

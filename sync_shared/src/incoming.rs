@@ -3,7 +3,7 @@
 use crate::batch::BatchKind;
 use crate::catalog::missing_table;
 use crate::change::{Change, Operation};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::group::Item;
 use crate::host::Host;
 use crate::payload::{Bound, Unbound, unbound_row_hash};
@@ -40,6 +40,10 @@ pub fn bind<'a>(
                 let Some(table) = session.catalog.by_wire_name(&change.table_name) else {
                     return Err(missing_table(host, &change.table_name)?);
                 };
+                let table_name = &session.catalog.tables[table].table_name;
+                if host.describe(table_name)?.is_none() {
+                    return Err(Error::not_found(table_name));
+                }
                 tables.insert(change.table_name.to_string(), table);
                 table
             }

@@ -81,7 +81,11 @@ pub fn custom(host: &mut dyn Host, _catalog: &Catalog, sides: &Sides<'_>) -> Res
         ..sides.remote.clone()
     };
     match Bound::new(sides.table, &resolved) {
-        Ok(bound) => Ok(verdict_of(sides, bound.values)),
+        // Its result is a new local change, unless it changes nothing.
+        Ok(bound) => Ok(match verdict_of(sides, bound.values.clone()) {
+            Verdict::Local => Verdict::Local,
+            _ => Verdict::Merged(Some(bound.values)),
+        }),
         Err(Unbound::Row(_, why)) => Err(failed(why)),
         Err(Unbound::Batch(error)) => Err(failed(error.to_string())),
     }

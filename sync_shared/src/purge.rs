@@ -57,10 +57,16 @@ pub fn purge_tombstones(host: &mut dyn Host, up_to: Option<i64>) -> Result<i64> 
 /// Removes entries that a later one of the same row supersedes; returns how many.
 pub fn compact(host: &mut dyn Host) -> Result<i64> {
     in_transaction(host, |host| {
-        let (_, catalog) = Catalog::open(host)?;
+        let (state, catalog) = Catalog::open(host)?;
+        // What a neighbour has seen is kept: it is what a merge compares both sides with.
+        let mut seen = clients(host)?.first().map_or(i64::MAX, |c| c.last_sync_version);
+        if !state.server_origin.is_empty() {
+            seen = seen.min(state.last_push_version);
+        }
         let mut rows: HashSet<RowHash> = HashSet::new();
         let mut superseded = Vec::new();
-        host.read_log(&catalog, LogRange { newest_first: true, ..LogRange::after(0) }, &mut |entry| {
+        let range = LogRange { newest_first: true, upto: seen, ..LogRange::after(0) };
+        host.read_log(&catalog, range, &mut |entry| {
             if !rows.insert(entry.row_hash()?) {
                 superseded.push(entry.version);
             }

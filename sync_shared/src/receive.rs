@@ -1,7 +1,7 @@
 //! Which versions of a sender's log were received: a push that arrives twice changes nothing.
 
 use crate::error::Result;
-use crate::host::{Host, query_integer};
+use crate::host::Host;
 use crate::value::ValueRef;
 
 /// What was received from one sender in one epoch.
@@ -64,11 +64,16 @@ pub fn note_received(
     Ok(())
 }
 
-/// Up to which version everything of a sender was received; 0 if nothing was.
-pub fn received_version(host: &mut dyn Host, sender: i64) -> Result<i64> {
-    query_integer(
-        host,
-        "SELECT max(to_version) FROM _sync_received WHERE sender = ?1 AND from_version = 0",
+/// Up to which version everything of a sender was received, and the newest stamp of it; version 0 if nothing was.
+pub fn received_version(host: &mut dyn Host, sender: i64) -> Result<(i64, Option<i64>)> {
+    let mut received = (0, None);
+    host.query(
+        "SELECT to_version, newest_stamp FROM _sync_received WHERE sender = ?1 AND from_version = 0 ORDER BY to_version DESC",
         &[ValueRef::Integer(sender)],
-    )
+        &mut |row| {
+            received = (row.integer(0)?, Some(row.integer(1)?).filter(|&stamp| stamp > i64::MIN));
+            Ok(false)
+        },
+    )?;
+    Ok(received)
 }

@@ -14,6 +14,9 @@ pub const WAITS_FOR_PARENT: &str = "ForeignKeyViolation";
 /// The kind of a change that waits behind another of the same row.
 pub const QUEUED: &str = "Queued";
 
+/// Up to so many rejections are all tried by every apply, for a local write may have removed the cause as well.
+const ALWAYS_TRIED: usize = 1000;
+
 /// Why a change was not applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reason {
@@ -149,6 +152,9 @@ pub fn remove(host: &mut dyn Host, id: i64) -> Result<bool> {
 /// Which rejections may succeed now: all that do not wait for a parent, and those whose parent is among the rows that were
 /// written or that are tried now. What queues behind one of them comes along.
 pub fn worth_trying(rejections: Vec<Rejection>, written: &HashSet<RowHash>) -> Vec<Rejection> {
+    if rejections.len() <= ALWAYS_TRIED {
+        return rejections;
+    }
     let mut rows: HashSet<RowHash> = written.clone();
     let waits = |r: &Rejection| r.kind == WAITS_FOR_PARENT && r.waits_for.is_some();
     rows.extend(rejections.iter().filter(|r| !waits(r) && r.kind != QUEUED).map(|r| r.row_hash));

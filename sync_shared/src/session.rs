@@ -112,10 +112,8 @@ impl Answer {
                 self.applied += 1;
                 self.conflicts += usize::from(*conflict);
             }
-            Outcome::Skipped { conflict } => {
-                self.skipped += 1;
-                self.conflicts += usize::from(*conflict);
-            }
+            Outcome::Skipped { conflict: true } => self.conflicts += 1,
+            Outcome::Skipped { conflict: false } => self.skipped += 1,
             Outcome::Waits(_) => {}
         }
     }

@@ -2,6 +2,7 @@
 //! that is stopped anywhere goes on where it was.
 
 use crate::apply::{ApplyOptions, apply_batch};
+use crate::batch::decode_changes;
 use crate::clients::register_client;
 use crate::error::{Error, Result};
 use crate::fetch::fetch_changes;
@@ -78,7 +79,7 @@ fn pull(client: &mut dyn Host, server: &mut dyn Host, origin: &str, batch_size: 
         let cursor = last_server_version(client)?;
         let batch = fetch_changes(server, cursor, batch_size, Some(origin))?;
         let answer = totals.count(&apply_batch(client, &batch, ApplyOptions::parse(None)?)?)?;
-        totals.pulled += changes_in(&answer);
+        totals.pulled += decode_changes(&batch)?.len() as i64;
         let cursor = last_server_version(client)?;
         if answer["hasMore"] != true {
             register_client(server, origin, cursor)?;
@@ -91,7 +92,7 @@ fn push(client: &mut dyn Host, server: &mut dyn Host, batch_size: i64, totals: &
     loop {
         let batch = fetch_local_changes(client, batch_size)?;
         let answer = totals.count(&apply_batch(server, &batch, ApplyOptions::parse(None)?)?)?;
-        totals.pushed += changes_in(&answer);
+        totals.pushed += decode_changes(&batch)?.len() as i64;
         acknowledge_push(client, answer["toVersion"].as_i64().unwrap_or(0))?;
         if answer["hasMore"] != true {
             return Ok(());
@@ -109,9 +110,4 @@ impl Totals {
         self.batches += 1;
         Ok(answer)
     }
-}
-
-/// How many changes a batch had, by its result.
-fn changes_in(answer: &Json) -> i64 {
-    ["applied", "skipped", "deferred", "rejected"].iter().map(|name| answer[name].as_i64().unwrap_or(0)).sum()
 }

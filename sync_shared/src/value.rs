@@ -172,7 +172,13 @@ fn tagged_value(raw: &str, column: &Column) -> Result<Value, String> {
         Ok(Tagged::Real(name) | Tagged::Decimal(name)) => {
             Err(format!("column {:?} cannot hold the number {name}", column.name))
         }
-        Err(_) => nested_json(raw, column),
+        Err(_) => match object_members(raw) {
+            Ok(members) if members.iter().any(|(name, _)| name.starts_with('$')) => {
+                Err(format!("column {:?} cannot hold a value of an unknown kind", column.name))
+            }
+            Ok(_) => nested_json(raw, column),
+            Err(why) => Err(format!("column {:?}: {why}", column.name)),
+        },
     }
 }
 

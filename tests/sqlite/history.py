@@ -10,6 +10,8 @@ import pathlib
 import random
 import time
 
+from replica import DRIVERS
+
 KEPT_SEEDS = pathlib.Path(__file__).with_name("kept_seeds.txt")
 DEFAULT_SEEDS = range(1, 201)
 
@@ -86,7 +88,7 @@ def draw_history(source, most_steps=45):
         strategy=source.choice(STRATEGIES),
         on_delete=source.choice(ON_DELETE),
         foreign_keys=source.randrange(4) != 0,
-        driver=source.choice(("sqlite3", "apsw")),
+        driver=DRIVERS[0],
         frozen_clock=source.randrange(2) == 0,
         preloaded=tuple(
             tuple(draw_write(source) for _ in range(source.randrange(4))) if source.randrange(3) == 0 else ()

@@ -45,7 +45,7 @@ def is_sound(replica):
     return replica.sql("PRAGMA foreign_key_check") == [] and replica.rejections() == []
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(4)))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_the_order_inside_a_batch_does_not_matter(family, order):
     changes = [parent(1), parent(2), child(10, 1), child(20, 2)]
     result = family.apply(push(*(changes[index] for index in order)))
@@ -53,7 +53,7 @@ def test_the_order_inside_a_batch_does_not_matter(family, order):
     assert family.rows("child") == [(10, 1), (20, 2)]
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(3)))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_deletes_of_parent_and_children_come_in_any_order(family, order):
     family.apply(push(parent(1), child(10, 1), child(11, 1)))
     later = stamp(minutes=1)
