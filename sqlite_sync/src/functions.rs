@@ -149,6 +149,9 @@ fn sync_with(host: &mut SqliteHost<'_>, arguments: &Arguments<'_>, direction: Di
     if let Some(scheme) = scheme.filter(|s| s != "file") {
         return Err(Error::argument(format!("this build of the extension cannot reach {scheme}:// addresses; give a path or a file: URL")));
     }
+    if url.is_empty() {
+        return Err(Error::argument("the url is empty; give a path or a file: URL"));
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let server = Connection::open_with_flags(url, flags).map_err(engine)?;
     server.busy_timeout(BUSY_TIMEOUT).map_err(engine)?;

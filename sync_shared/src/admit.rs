@@ -3,6 +3,7 @@
 use crate::batch::{Batch, BatchKind};
 use crate::change::Change;
 use crate::error::{Error, Result};
+use crate::fetch::full_resync;
 use crate::host::{Host, query_value};
 use crate::receive::Received;
 use crate::session::Answer;
@@ -99,6 +100,10 @@ pub fn admit_push(host: &mut dyn Host, state: &State, batch: &Batch<'_>) -> Resu
             batch.last_server_version
         );
         return Err(Error::epoch_mismatch(message, &batch.last_server_version.to_string(), &head.to_string()));
+    }
+    if 0 < batch.last_server_version && batch.last_server_version < state.purge_horizon {
+        // It may change a row whose delete it has not seen, and the tombstone that would tell is gone.
+        return Err(full_resync(batch.last_server_version, state.purge_horizon));
     }
     let id = origin_number(host, &batch.origin_id)?;
     Ok(Peer { id, origin: Some(id), boundary: batch.last_server_version })

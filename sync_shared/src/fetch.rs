@@ -136,6 +136,15 @@ pub fn checked_batch_size(batch_size: i64) -> Result<usize> {
     }
 }
 
+/// A client's cursor is below the purge horizon: it may have missed deletes.
+pub fn full_resync(cursor: i64, horizon: i64) -> Error {
+    Error::new(
+        Kind::FullResyncRequired,
+        "deletes after this cursor were purged; call sync_begin_resync() on the client and pull again",
+    )
+    .with_data(json!({"clientVersion": cursor, "oldestVersion": horizon}))
+}
+
 struct Plan {
     batch_size: usize,
     /// A replay from 0 has to pass the purge horizon with its first batch: a cursor below it is that of a stale client.
@@ -151,11 +160,7 @@ impl Plan {
             return Err(Error::argument(format!("version {from} is negative")));
         }
         if from != 0 && from < state.purge_horizon {
-            return Err(Error::new(
-                Kind::FullResyncRequired,
-                "deletes after this cursor were purged; call sync_begin_resync() on the client and pull again",
-            )
-            .with_data(json!({"clientVersion": from, "oldestVersion": state.purge_horizon})));
+            return Err(full_resync(from, state.purge_horizon));
         }
         let exclude = match exclude {
             None => None,
