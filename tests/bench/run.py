@@ -7,6 +7,8 @@ SYNC_BENCH_LOG_ENTRIES sets the size of the long log, TMPDIR the file system of 
 """
 
 import argparse
+import concurrent.futures
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -36,27 +38,34 @@ def main():
     long_log = int(os.environ.get("SYNC_BENCH_LOG_ENTRIES", sizes["long_log"]))
     drivers = [wanted.driver] if wanted.driver else ["sqlite3", "apsw"]
 
-    # The last two parts are the core's work alone, so one driver tells enough.
+    rows, runs, first = sizes["rows"], sizes["runs"], drivers[0]
+
+    # What is the core's work alone is measured with one driver.
     parts = {
-        "capture": [lambda folder, d=d: capture(folder, d, sizes["rows"], sizes["runs"]) for d in drivers],
-        "apply": [lambda folder, d=d: apply(folder, d, sizes["rows"], sizes["runs"]) for d in drivers]
-        + [lambda folder: conflicting(folder, drivers[0], SMALL, sizes["runs"])],
-        "fetch": [lambda folder, d=d: fetch(folder, d, sizes["rows"], long_log, sizes["runs"]) for d in drivers[:1]],
-        "hash": [lambda folder: hash_rows(folder, drivers[0], sizes["hashed"], sizes["runs"])],
-        "memory": [lambda folder: memory(folder, drivers[0], SMALL, sizes["large"])],
+        "capture": [(capture, driver, rows, runs) for driver in drivers],
+        "apply": [*((apply, driver, rows, runs) for driver in drivers), (conflicting, first, SMALL, runs)],
+        "fetch": [(fetch, first, rows, long_log, runs)],
+        "hash": [(hash_rows, first, sizes["hashed"], runs)],
+        "memory": [(memory, first, SMALL, sizes["large"])],
     }
     lines = []
     for part, measurements in parts.items():
-        for measurement in measurements if wanted.only in (None, part) else ():
+        for measure, *arguments in measurements if wanted.only in (None, part) else ():
             print(f"measuring {part} ...", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory() as folder:
-                lines += measurement(pathlib.Path(folder))
+                lines += in_own_process(measure, pathlib.Path(folder), *arguments)
     print(markdown(lines))
     print(
         f"\n{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()};"
         f" sqlite3 is SQLite {sqlite3.sqlite_version}, apsw is SQLite {apsw.sqlite_lib_version()}."
         f" Medians of {sizes['runs']} runs."
     )
+
+
+def in_own_process(measure, *arguments):
+    """Each driver brings its own SQLite, and a loaded extension serves only one of them."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as process:
+        return process.submit(measure, *arguments).result()
 
 
 if __name__ == "__main__":

@@ -267,9 +267,18 @@ def test_a_push_applied_twice_changes_nothing(server, client):
 
 
 def test_pushes_are_deduplicated_per_sender(server):
-    assert server.apply(push(person(1, "a"), sender=ALICE))["applied"] == 1
-    assert server.apply(push(person(2, "b", origin=BOB), sender=BOB))["applied"] == 1
-    assert server.apply(push(person(1, "a", at=stamp(minutes=1)), sender=ALICE))["applied"] == 0
+    first = push(person(1, "a"), sender=ALICE)
+    assert counts(server.apply(first)) == (1, 0, 0)
+    assert counts(server.apply(push(person(2, "b", origin=BOB), sender=BOB))) == (1, 0, 0)
+    server.sql("DELETE FROM Person WHERE Id = 1")
+    assert counts(server.apply(first)) == (0, 1, 0)
+    assert server.rows("Person") == [(2, "b", None)]
+
+
+def test_a_version_used_again_with_a_newer_stamp_is_no_duplicate(server):
+    server.apply(push(person(1, "a", at=stamp(minutes=-1)), sender=ALICE))
+    server.apply(push(person(1, "written after a restore"), sender=ALICE))
+    assert name_of(server) == "written after a restore"
 
 
 def test_batches_of_a_push_that_arrive_in_the_wrong_order_both_count(server):

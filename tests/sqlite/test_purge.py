@@ -111,6 +111,15 @@ def test_has_more_is_exact_after_purging(busy):
     assert (len(rest["changes"]), rest["hasMore"]) == (1, False)
 
 
+def test_a_new_client_joins_after_a_purge_however_long_the_log_is(server, client):
+    server.many("INSERT INTO Person VALUES (?, 'x', NULL)", [(id,) for id in range(1, 12_001)])
+    server.sql("DELETE FROM Person WHERE Id = 2")
+    register(server)
+    assert purge(server) == 1
+    client.pull(server)
+    assert client.hash() == server.hash()
+
+
 def test_versions_are_never_reused(server):
     server.sql("INSERT INTO Person VALUES (1, 'a', NULL)")
     server.sql("DELETE FROM Person")

@@ -73,9 +73,10 @@ def test_a_new_columns_default_is_the_same_on_both_sides(synced):
 def test_a_column_the_receiver_lacks_waits_until_it_has_it(synced):
     server, client = synced
     server.sql("ALTER TABLE Person ADD COLUMN Age INT")
+    server.track("Person")
     server.sql("UPDATE Person SET Age = 41, Name = 'Alicia'")
     result = client.pull(server)
-    assert (result["rejected"], result["rejections"][0]["kind"]) == (1, "SchemaMismatch")
+    assert result["rejections"][0]["kind"] == "SchemaMismatch"
     assert client.cursor == server.state["maxVersion"]
     assert client.rows("Person") == [(1, "Alice", "alice@example.com")]
 
@@ -193,7 +194,7 @@ def test_untracked_execution_captures_again_afterwards(server):
 @pytest.mark.parametrize("foreign_keys", ["ON", "OFF"])
 def test_a_rebuilt_table_goes_on(synced, foreign_keys):
     server, client = synced
-    server.sql("INSERT INTO Person VALUES (2, NULL, NULL)")
+    server.sql("INSERT INTO Person VALUES (2, 'Bob', NULL)")
     for replica in synced:
         replica.sql(f"PRAGMA foreign_keys = {foreign_keys}")
         with replica.transaction():
