@@ -23,7 +23,7 @@ from exchange import apply, conflicting, fetch, hash_rows
 from measure import markdown
 from memory import memory
 
-FULL = {"rows": 100_000, "runs": 5, "long_log": 3_000_000, "hashed": 1_000_000, "large": 1_000_000}
+FULL = {"rows": 100_000, "runs": 3, "long_log": 3_000_000, "hashed": 1_000_000, "large": 1_000_000}
 QUICK = {"rows": 20_000, "runs": 3, "long_log": 300_000, "hashed": 100_000, "large": 100_000}
 SMALL = 10_000
 

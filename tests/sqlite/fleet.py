@@ -230,10 +230,11 @@ class Fleet:
                 )
 
     def heal(self):
-        """Take away every cause of a rejection: no code is taken and every parent is there."""
+        """Take away every cause of a rejection: no code is taken, no child holds a parent back, and every parent is there."""
         for replica in self.replicas:
             with self.ledger.watch(replica):
                 replica.sql("UPDATE parent SET code = NULL")
+                replica.sql("UPDATE child SET parent = NULL")
         server = self.replicas[0]
         with self.ledger.watch(server):
             for parent in PARENTS:
