@@ -228,7 +228,8 @@ fn plan_by_log(host: &mut dyn Host, session: &mut Session, item: &Item<'_>) -> R
         Ok(())
     })?;
     match known {
-        Some((_, origin, stamp, _)) if origin == item.origin && item.change.stamp <= stamp => Ok(Plan::skip()),
+        // A change that waited was never applied; of two with one stamp the later in the queue is the newer.
+        Some((_, origin, stamp, _)) if origin == item.origin && (item.change.stamp, item.retried) <= (stamp, false) => Ok(Plan::skip()),
         Some((version, origin, _, false)) if origin != item.origin => {
             let hash = item.bound.row_hash(table)?;
             plan_against_unseen(host, session, item, hash, version)
@@ -305,7 +306,7 @@ fn write(host: &mut dyn Host, session: &mut Session, item: &Item<'_>, plan: &Pla
     let written = match &plan.action {
         Action::Skip => Written::default(),
         Action::Apply { contested, log_unchanged } => {
-            let label = Label { origin: item.origin, stamp: item.change.stamp, via: Some(item.peer.id), contested: *contested };
+            let label = Label { origin: item.origin, stamp: item.change.stamp, via: Some(item.peer.id), contested: *contested || item.change.contested };
             match item.change.operation {
                 Operation::Delete => host.remove_row(table, &item.bound.key, Some(&label), *log_unchanged)?,
                 _ => host.put_row(table, &item.bound.values, Some(&label), *log_unchanged)?,

@@ -70,7 +70,8 @@ pub fn fold(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<bool>
             if !known || any || !steps.is_empty() {
                 let step = match known {
                     false => Step::Note,
-                    true if entry.contested => Step::Won,
+                    // What the server sends supersedes what was unseen, whoever it was contested with.
+                    true if entry.contested && peer.id != UPSTREAM => Step::Won,
                     true => Step::Forget,
                 };
                 steps.push((entry.row_hash()?, entry.version, step));
