@@ -26,8 +26,12 @@ pub fn register(connection: &Connection) -> rusqlite::Result<()> {
     sets::register(connection)
 }
 
-/// Up to here every integer has a floating point number of its own.
-pub const EXACT_REAL: f64 = 9_007_199_254_740_992.0;
+/// The integer that a floating point number stands for: JavaScript drivers bind every number as floating point.
+pub fn exact_integer(real: f64) -> Option<i64> {
+    /// Up to here every integer has a floating point number of its own.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    (real.fract() == 0.0 && real.abs() <= EXACT).then_some(real as i64)
+}
 
 enum Purity {
     /// Works on its arguments alone.
@@ -184,13 +188,13 @@ impl Arguments<'_> {
     }
 
     fn optional_integer(&self, place: usize) -> Result<Option<i64>> {
-        match self.raw(place) {
-            SqlRef::Null => Ok(None),
-            SqlRef::Integer(i) => Ok(Some(i)),
-            // JavaScript drivers bind every number as floating point.
-            SqlRef::Real(r) if r.fract() == 0.0 && r.abs() <= EXACT_REAL => Ok(Some(r as i64)),
-            _ => Err(Error::argument(format!("argument {} must be an integer", place + 1))),
-        }
+        let given = match self.raw(place) {
+            SqlRef::Null => return Ok(None),
+            SqlRef::Integer(i) => Some(i),
+            SqlRef::Real(r) => exact_integer(r),
+            _ => None,
+        };
+        given.map(Some).ok_or_else(|| Error::argument(format!("argument {} must be an integer", place + 1)))
     }
 
     fn integer(&self, place: usize, default: i64) -> Result<i64> {

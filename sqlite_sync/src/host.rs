@@ -109,12 +109,11 @@ impl Host for SqliteHost<'_> {
     }
 
     fn end(&mut self, keep: bool) -> Result<()> {
-        match keep {
-            true => flush_labels(self)?,
+        if keep {
+            flush_labels(self)?;
+        } else {
             // What is undone needs no label.
-            false => self.label_run = None,
-        }
-        if !keep {
+            self.label_run = None;
             self.forget_schema();
         }
         self.transactions.end(self.connection, keep)
@@ -130,7 +129,7 @@ impl Host for SqliteHost<'_> {
         Ok(self.statements.integer(sql, &[])? == Some(2))
     }
 
-    fn create_schema(&mut self, _origin: &str) -> Result<()> {
+    fn create_schema(&mut self) -> Result<()> {
         self.connection.execute_batch(SCHEMA).map_err(engine)?;
         log_view::publish(self.connection, &Catalog::default())
     }
@@ -250,7 +249,6 @@ impl Host for SqliteHost<'_> {
     }
 
     fn read_row(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>> {
-        flush_labels(self)?;
         rows::read_row(self, table, key)
     }
 

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::error::{panicked, result};
-use crate::functions::EXACT_REAL;
+use crate::functions::exact_integer;
 use crate::host::SqliteHost;
 use rusqlite::types::Value as SqlValue;
 use rusqlite::vtab::{
@@ -157,12 +157,13 @@ fn text(arguments: &[SqlValue], place: usize) -> Result<Option<&str>> {
 }
 
 fn integer(arguments: &[SqlValue], place: usize, default: i64) -> Result<i64> {
-    match arguments.get(place) {
-        None | Some(SqlValue::Null) => Ok(default),
-        Some(SqlValue::Integer(i)) => Ok(*i),
-        Some(SqlValue::Real(r)) if r.fract() == 0.0 && r.abs() <= EXACT_REAL => Ok(*r as i64),
-        Some(_) => Err(Error::argument(format!("argument {} must be an integer", place + 1))),
-    }
+    let given = match arguments.get(place) {
+        None | Some(SqlValue::Null) => return Ok(default),
+        Some(SqlValue::Integer(i)) => Some(*i),
+        Some(SqlValue::Real(r)) => exact_integer(*r),
+        Some(_) => None,
+    };
+    given.ok_or_else(|| Error::argument(format!("argument {} must be an integer", place + 1)))
 }
 
 /// Runs a callback; a panic becomes an error.

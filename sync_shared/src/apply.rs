@@ -58,10 +58,16 @@ impl ApplyOptions {
 /// Errors: `InvalidBatch`, `LimitExceeded`, `HashMismatch`, `TableNotFound`, `TableNotTracked`, `EpochMismatch`, `UnresolvedConflict`,
 /// or the engine's own; nothing has changed then.
 pub fn apply_batch(host: &mut dyn Host, text: &str, options: ApplyOptions) -> Result<String> {
+    apply_counted(host, text, options).map(|(answer, _)| answer)
+}
+
+/// As [`apply_batch`], with the number of changes that the batch had.
+pub fn apply_counted(host: &mut dyn Host, text: &str, options: ApplyOptions) -> Result<(String, usize)> {
     let batch = decode_batch(text)?;
     if let Some(expected) = batch.hash.as_deref().filter(|_| options.verify_hash) {
         crate::hash::verify_hash(expected, &hash_of_changes(&batch.changes))?;
     }
+    let count = batch.changes.len();
     host.begin()?;
     let answer = apply_decoded(host, batch, options);
     let keep = answer.is_ok() && !options.dry_run;
@@ -69,7 +75,7 @@ pub fn apply_batch(host: &mut dyn Host, text: &str, options: ApplyOptions) -> Re
         host.end(false).ok();
         return Err(error);
     }
-    answer
+    answer.map(|answer| (answer, count))
 }
 
 /// `sync_retry`: tries every rejection again.

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::stamp;
 use crate::state::parse_origin;
 use crate::value::Str;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
@@ -23,7 +23,6 @@ pub const FULL_BYTES: usize = 32 * 1024 * 1024;
 const MAX_NAME: usize = 1024;
 
 const OVER_LIMIT: &str = "more than 10,000 changes";
-const TOO_DEEP: &str = "nests deeper than 32 levels";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchKind {
@@ -68,11 +67,10 @@ fn decode_raw(text: &str) -> Result<RawBatch<'_>> {
         return Err(Error::limit(format!("the batch has {} bytes, more than {MAX_BYTES}; send smaller batches", text.len())));
     }
     if nesting(text) > MAX_NESTING {
-        return Err(Error::limit(format!("the batch {TOO_DEEP}")));
+        return Err(Error::limit(format!("the batch nests deeper than {MAX_NESTING} levels")));
     }
     serde_json::from_str(text).map_err(|error| match error.to_string() {
         message if message.contains(OVER_LIMIT) => Error::limit(format!("the batch has {OVER_LIMIT}; send smaller batches")),
-        message if message.contains(TOO_DEEP) || message.contains("recursion limit") => Error::limit(format!("the batch {TOO_DEEP}")),
         message => Error::batch(format!("not a batch: {message}")),
     })
 }
@@ -202,15 +200,6 @@ fn fill<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
     Ok(())
 }
 
-/// Passes over an unknown member, whatever it holds.
-fn ignore<'de, A: MapAccess<'de>>(map: &mut A) -> std::result::Result<(), A::Error> {
-    let raw: &'de RawValue = map.next_value()?;
-    match nesting(raw.get()) < MAX_NESTING {
-        true => Ok(()),
-        false => Err(A::Error::custom(TOO_DEEP)),
-    }
-}
-
 impl<'de> Deserialize<'de> for RawBatch<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Visit;
@@ -248,7 +237,7 @@ impl<'de> Deserialize<'de> for RawBatch<'de> {
                         "excluded" => batch.excluded = map.next_value()?,
                         "changes" => batch.changes = map.next_value()?,
                         _ => {
-                            ignore(&mut map)?;
+                            map.next_value::<IgnoredAny>()?;
                             continue;
                         }
                     }
@@ -319,7 +308,9 @@ impl<'de> Deserialize<'de> for WireChange<'de> {
                         "origin" => fill(&mut map, &mut origin, "origin")?,
                         "timestamp" => fill(&mut map, &mut timestamp, "timestamp")?,
                         "contested" => fill(&mut map, &mut contested, "contested")?,
-                        _ => ignore(&mut map)?,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
                     }
                 }
                 let missing = |name: &'static str| A::Error::missing_field(name);

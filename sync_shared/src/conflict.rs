@@ -97,7 +97,7 @@ pub fn decide(host: &mut dyn Host, catalog: &Catalog, sides: &Sides<'_>, strateg
         Strategy::ClientWins => Ok(client),
         Strategy::LastWriteWins => Ok(last_write(sides)),
         Strategy::Merge => merge(host, catalog, sides),
-        Strategy::Custom => custom(host, catalog, sides),
+        Strategy::Custom => custom(host, sides),
     }
 }
 

@@ -16,7 +16,6 @@ use crate::session::Session;
 use crate::table::RowHash;
 use crate::unseen::{Peer, fold, forget, mark_won, unseen_entry};
 use crate::value::Value;
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 /// A change that is to be applied.
@@ -279,23 +278,9 @@ type LocalSide = (Change<'static>, i64, Vec<Option<Value>>);
 fn local_side(host: &mut dyn Host, session: &Session, version: i64) -> Result<Option<LocalSide>> {
     let mut found = None;
     host.read_log(&session.catalog, LogRange::exactly(version), &mut |entry| {
-        let deleted = entry.operation == Operation::Delete;
-        let (mut pk_value, mut payload) = (String::new(), String::new());
-        entry.write_key(&mut pk_value)?;
-        if !deleted {
-            entry.write_payload(&mut payload)?;
-        }
-        let change = Change {
-            version: entry.version,
-            table_name: Cow::Owned(entry.table.name.clone()),
-            pk_value: Cow::Owned(pk_value),
-            operation: entry.operation,
-            payload: (!deleted).then_some(Cow::Owned(payload)),
-            origin: Cow::Owned(session.origin_name(entry.origin)),
-            stamp: entry.stamp,
-            contested: false,
-        };
-        found = Some((change, entry.origin, if deleted { Vec::new() } else { entry_values(entry)? }));
+        let change = entry.to_change(session.origin_name(entry.origin))?;
+        let values = if entry.operation == Operation::Delete { Vec::new() } else { entry_values(entry)? };
+        found = Some((change, entry.origin, values));
         Ok(false)
     })?;
     Ok(found)

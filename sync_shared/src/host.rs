@@ -5,9 +5,10 @@
 
 use crate::catalog::Catalog;
 use crate::error::{EngineError, Error, Result};
-use crate::change::Operation;
+use crate::change::{Change, Operation};
 use crate::table::{Description, RowHash, Table};
 use crate::value::{Value, ValueRef};
+use std::borrow::Cow;
 
 /// A row of a query's result.
 pub trait Row {
@@ -73,6 +74,25 @@ impl LogEntry<'_> {
 
     pub fn write_payload(&self, out: &mut String) -> Result<()> {
         self.table.write_row(out, |c| self.fields.value(c))
+    }
+
+    /// The entry as a change; `origin` is the name of its origin.
+    pub fn to_change(&self, origin: String) -> Result<Change<'static>> {
+        let (mut pk_value, mut payload) = (String::new(), None);
+        self.write_key(&mut pk_value)?;
+        if self.operation != Operation::Delete {
+            self.write_payload(payload.insert(String::new()))?;
+        }
+        Ok(Change {
+            version: self.version,
+            table_name: Cow::Owned(self.table.name.clone()),
+            pk_value: Cow::Owned(pk_value),
+            operation: self.operation,
+            payload: payload.map(Cow::Owned),
+            origin: Cow::Owned(origin),
+            stamp: self.stamp,
+            contested: false,
+        })
     }
 }
 
@@ -194,7 +214,7 @@ pub trait Host {
     fn is_initialized(&mut self) -> Result<bool>;
 
     /// Creates the tables of ours that are missing.
-    fn create_schema(&mut self, origin: &str) -> Result<()>;
+    fn create_schema(&mut self) -> Result<()>;
 
     /// Changes whenever any table's definition does.
     fn schema_cookie(&mut self) -> Result<i64>;

@@ -53,7 +53,7 @@ pub fn merge(host: &mut dyn Host, catalog: &Catalog, sides: &Sides<'_>) -> Resul
 }
 
 /// The user's resolver over both rows as JSON (NULL for a deleted one). It yields the merged row, or NULL to delete it.
-pub fn custom(host: &mut dyn Host, _catalog: &Catalog, sides: &Sides<'_>) -> Result<Verdict> {
+pub fn custom(host: &mut dyn Host, sides: &Sides<'_>) -> Result<Verdict> {
     let resolver = sides.table.resolver.as_deref().unwrap_or_default();
     let row = |change: &Change<'_>| change.payload.as_deref().filter(|_| change.operation != Operation::Delete).unwrap_or("null").to_owned();
     let failed = |why: String| {
@@ -82,26 +82,26 @@ pub fn custom(host: &mut dyn Host, _catalog: &Catalog, sides: &Sides<'_>) -> Res
     };
     match Bound::new(sides.table, &resolved) {
         // Its result is a new local change, unless it changes nothing.
-        Ok(bound) => Ok(match verdict_of(sides, bound.values.clone()) {
-            Verdict::Local => Verdict::Local,
-            _ => Verdict::Merged(Some(bound.values)),
-        }),
+        Ok(bound) if same_row(&bound.values, sides.local_values) => Ok(Verdict::Local),
+        Ok(bound) => Ok(Verdict::Merged(Some(bound.values))),
         Err(Unbound::Row(_, why)) => Err(failed(why)),
         Err(Unbound::Batch(error)) => Err(failed(error.to_string())),
     }
 }
 
 fn verdict_of(sides: &Sides<'_>, merged: Vec<Option<Value>>) -> Verdict {
-    let same_as = |values: &[Option<Value>]| {
-        values.len() == merged.len() && merged.iter().zip(values).all(|(m, v)| m.is_none() || v.is_none() || m == v)
-    };
-    if same_as(sides.local_values) {
+    if same_row(&merged, sides.local_values) {
         Verdict::Local
-    } else if same_as(sides.remote_values) {
+    } else if same_row(&merged, sides.remote_values) {
         Verdict::Remote
     } else {
         Verdict::Merged(Some(merged))
     }
+}
+
+/// Do two rows agree in every column that both name? A deleted row has none.
+fn same_row(a: &[Option<Value>], b: &[Option<Value>]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_none() || b.is_none() || a == b)
 }
 
 /// The newest entry of the row that the other side had seen too, by column; None if the log does not hold it any more.

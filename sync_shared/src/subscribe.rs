@@ -2,7 +2,7 @@
 
 use crate::canonical::canonical_json;
 use crate::catalog::Catalog;
-use crate::change::{Change, Operation};
+use crate::change::Operation;
 use crate::error::{Error, Result};
 use crate::fetch::checked_batch_size;
 use crate::host::{Host, LogEntry, LogRange, in_transaction};
@@ -11,7 +11,6 @@ use crate::state::{State, origin_names};
 use crate::table::Table;
 use crate::value::{ValueRef, object_members, value_for_column, write_canonical};
 use serde_json::{Map, Value as Json, json};
-use std::borrow::Cow;
 use uuid::Uuid;
 
 /// Stores a subscription and returns its id.
@@ -107,7 +106,8 @@ pub fn poll(host: &mut dyn Host, subscription_id: &str, batch_size: i64) -> Resu
             if count > 0 {
                 changes.push(',');
             }
-            visible(entry, &origins)?.write_json(&mut changes);
+            let origin = origins.get(&entry.origin).cloned().unwrap_or_default();
+            entry.to_change(origin)?.write_json(&mut changes);
             (count, last) = (count + 1, entry.version);
             Ok(true)
         })?;
@@ -182,25 +182,6 @@ impl Subscription {
             }
         }
     }
-}
-
-fn visible(entry: &LogEntry<'_>, origins: &std::collections::HashMap<i64, String>) -> Result<Change<'static>> {
-    let (mut pk_value, mut payload) = (String::new(), String::new());
-    entry.write_key(&mut pk_value)?;
-    let deleted = entry.operation == Operation::Delete;
-    if !deleted {
-        entry.write_payload(&mut payload)?;
-    }
-    Ok(Change {
-        version: entry.version,
-        table_name: Cow::Owned(entry.table.name.clone()),
-        pk_value: Cow::Owned(pk_value),
-        operation: entry.operation,
-        payload: (!deleted).then_some(Cow::Owned(payload)),
-        origin: Cow::Owned(origins.get(&entry.origin).cloned().unwrap_or_default()),
-        stamp: entry.stamp,
-        contested: false,
-    })
 }
 
 fn canonical_key<'v>(table: &Table, value: impl Fn(usize) -> Result<ValueRef<'v>>) -> Result<String> {

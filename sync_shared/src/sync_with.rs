@@ -1,8 +1,7 @@
 //! `sync_with`: pull, then push, against another database in one call. Every batch is a transaction of its own on each side, so a call
 //! that is stopped anywhere goes on where it was.
 
-use crate::apply::{ApplyOptions, apply_batch};
-use crate::batch::decode_changes;
+use crate::apply::{ApplyOptions, apply_counted};
 use crate::clients::register_client;
 use crate::error::{Error, Result};
 use crate::fetch::fetch_changes;
@@ -78,8 +77,9 @@ fn pull(client: &mut dyn Host, server: &mut dyn Host, origin: &str, batch_size: 
     loop {
         let cursor = last_server_version(client)?;
         let batch = fetch_changes(server, cursor, batch_size, Some(origin))?;
-        let answer = totals.count(&apply_batch(client, &batch, ApplyOptions::parse(None)?)?)?;
-        totals.pulled += decode_changes(&batch)?.len() as i64;
+        let (answer, changes) = apply_counted(client, &batch, ApplyOptions::parse(None)?)?;
+        let answer = totals.count(&answer)?;
+        totals.pulled += changes as i64;
         let cursor = last_server_version(client)?;
         if answer["hasMore"] != true {
             register_client(server, origin, cursor)?;
@@ -91,8 +91,9 @@ fn pull(client: &mut dyn Host, server: &mut dyn Host, origin: &str, batch_size: 
 fn push(client: &mut dyn Host, server: &mut dyn Host, batch_size: i64, totals: &mut Totals) -> Result<()> {
     loop {
         let batch = fetch_local_changes(client, batch_size)?;
-        let answer = totals.count(&apply_batch(server, &batch, ApplyOptions::parse(None)?)?)?;
-        totals.pushed += decode_changes(&batch)?.len() as i64;
+        let (answer, changes) = apply_counted(server, &batch, ApplyOptions::parse(None)?)?;
+        let answer = totals.count(&answer)?;
+        totals.pushed += changes as i64;
         acknowledge_push(client, answer["toVersion"].as_i64().unwrap_or(0))?;
         if answer["hasMore"] != true {
             return Ok(());
