@@ -145,10 +145,18 @@ CREATE TABLE IF NOT EXISTS _sync_rejections (
 );
 CREATE INDEX IF NOT EXISTS idx_sync_rejections_row ON _sync_rejections (row_hash);
 
--- Rows that a full resync has found on the server so far.
+-- The server's rows as far as a full resync has fetched them: the newest entry of each.
 CREATE TABLE IF NOT EXISTS _sync_resync_rows (
-  row_hash BLOB PRIMARY KEY
+  row_hash BLOB PRIMARY KEY,
+  -- in the server's log
+  version INTEGER NOT NULL,
+  -- 0: deleted
+  alive INTEGER NOT NULL,
+  stamp INTEGER NOT NULL,
+  -- JSON; NULL if this replica made or delivered it itself
+  change TEXT
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS idx_sync_resync_version ON _sync_resync_rows (version);
 
 -- Stored subscriptions and how far each was served.
 CREATE TABLE IF NOT EXISTS _sync_subscriptions (

@@ -2,8 +2,8 @@
 
 use crate::batch::{Batch, BatchKind};
 use crate::change::Change;
+use crate::cursor::Cursor;
 use crate::error::{Error, Result};
-use crate::fetch::full_resync;
 use crate::host::{Host, query_value};
 use crate::receive::Received;
 use crate::session::Answer;
@@ -13,9 +13,9 @@ use crate::unseen::Peer;
 use crate::value::ValueRef;
 
 /// Checks that a pull goes on where the last one ended, in the same server's same history.
-pub fn admit_pull(host: &mut dyn Host, state: &mut State, batch: &Batch<'_>, from: i64) -> Result<Peer> {
+pub fn admit_pull(host: &mut dyn Host, state: &mut State, batch: &Batch<'_>, from: Cursor) -> Result<Peer> {
     const ADVICE: &str = "call sync_begin_resync() and pull again; local changes that were not pushed stay";
-    let cursor = state.last_server_version;
+    let (from, cursor) = (from.version, state.cursor.version);
     let epoch = batch.epoch.clone().unwrap_or_default();
     if batch.origin_id == state.origin_id {
         let message = "the server has this replica's own origin id: one of the two is a copy; call sync_regenerate_origin() on the copy";
@@ -94,19 +94,18 @@ pub fn admit_push(host: &mut dyn Host, state: &State, batch: &Batch<'_>) -> Resu
         return Err(Error::epoch_mismatch(message, epoch, &state.epoch));
     }
     let head = host.head()?;
-    if batch.last_server_version > head {
+    let seen = Cursor::from_number(batch.last_server_version);
+    if seen.version > head {
         let message = format!(
             "this server was restored: the sender has pulled up to version {}, its log ends at {head}; the sender must call sync_begin_resync()",
-            batch.last_server_version
+            seen.version
         );
-        return Err(Error::epoch_mismatch(message, &batch.last_server_version.to_string(), &head.to_string()));
+        return Err(Error::epoch_mismatch(message, &seen.version.to_string(), &head.to_string()));
     }
-    if 0 < batch.last_server_version && batch.last_server_version < state.purge_horizon {
-        // It may change a row whose delete it has not seen, and the tombstone that would tell is gone.
-        return Err(full_resync(batch.last_server_version, state.purge_horizon));
-    }
+    // It may change a row whose delete it has not seen, when the tombstone that would tell is gone.
+    state.check_cursor(seen)?;
     let id = origin_number(host, &batch.origin_id)?;
-    Ok(Peer { id, origin: Some(id), boundary: batch.last_server_version })
+    Ok(Peer { id, origin: Some(id), boundary: seen.version })
 }
 
 /// Leaves out what was received before and what is this replica's own; restamps what is too far ahead.
@@ -130,7 +129,7 @@ pub fn sift<'a>(
     for mut change in changes {
         newest_received = newest_received.max(Some(change.stamp));
         let duplicate = match batch.kind {
-            BatchKind::Pull => change.version <= state.last_server_version,
+            BatchKind::Pull => change.version <= state.cursor.version,
             BatchKind::Push => received.contains(change.version, change.stamp),
         };
         let echo = change.origin == state.origin_id && !change.contested && !state.resync;

@@ -1,10 +1,11 @@
 //! `sync_apply_batch`: a batch becomes rows, log entries, a moved cursor and, where it must be, rejections. All or nothing.
 
 use crate::admit::{admit_pull, admit_push, sift};
-use crate::batch::{Batch, BatchKind, decode_batch};
+use crate::batch::{Batch, BatchKind, decode_batch, decode_changes};
 use crate::catalog::Catalog;
-use crate::change::{Change, Operation};
+use crate::change::Change;
 use crate::conflict::Strategy;
+use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::group::{Item, Outcome, apply_group};
 use crate::hash::hash_of_changes;
@@ -82,7 +83,7 @@ pub fn apply_counted(host: &mut dyn Host, text: &str, options: ApplyOptions) -> 
 pub fn retry(host: &mut dyn Host) -> Result<String> {
     in_transaction(host, |host| {
         let (state, catalog) = Catalog::open(host)?;
-        let mut session = Session::new(host, &state, catalog, None)?;
+        let mut session = Session::new(host, &state, catalog, (BatchKind::Push, None))?;
         let mut answer = Answer::default();
         let all = rejection::load(host)?;
         retry_rejections(host, &mut session, all, &mut answer)?;
@@ -90,7 +91,7 @@ pub fn retry(host: &mut dyn Host) -> Result<String> {
             answer.report(&rejection);
         }
         session.store_newest(host)?;
-        Ok(answer.to_json(state.last_server_version, state.last_server_version, false))
+        Ok(answer.to_json(state.cursor.number(), state.cursor.number(), false))
     })
 }
 
@@ -105,10 +106,10 @@ fn apply_decoded(host: &mut dyn Host, mut batch: Batch<'_>, options: ApplyOption
     let from = batch.from_version.unwrap_or(0);
     let to = batch.to_version.or(batch.changes.last().map(|c| c.version)).unwrap_or(from);
     let peer = match batch.kind {
-        BatchKind::Pull => admit_pull(host, &mut state, &batch, from)?,
+        BatchKind::Pull => admit_pull(host, &mut state, &batch, Cursor::from_number(from))?,
         BatchKind::Push => admit_push(host, &state, &batch)?,
     };
-    let mut session = Session::new(host, &state, catalog, options.strategy)?;
+    let mut session = Session::new(host, &state, catalog, (batch.kind, options.strategy))?;
     let mut answer = Answer::default();
     let changes = std::mem::take(&mut batch.changes);
     let (fresh, newest_stamp, newest_received) = sift(host, &state, &batch, changes, &peer, &mut answer)?;
@@ -117,10 +118,17 @@ fn apply_decoded(host: &mut dyn Host, mut batch: Batch<'_>, options: ApplyOption
         host.raise_clock(stamp)?;
     }
     let before = host.head()?;
-    apply_incoming(host, &mut session, incoming, &peer, &mut answer)?;
+    if session.resync {
+        resync::stage(host, &session.catalog, &incoming, &batch.excluded, &mut answer)?;
+        if !batch.has_more {
+            end_resync(host, &mut session, &peer, &mut answer)?;
+        }
+    } else {
+        apply_incoming(host, &mut session, incoming, &peer, &mut answer)?;
+    }
     session.store_newest(host)?;
     match batch.kind {
-        BatchKind::Pull => end_pull(host, &state, &session, &batch, &peer, to)?,
+        BatchKind::Pull => end_pull(host, &state, &batch, to)?,
         BatchKind::Push => {
             if let (Some(from), Some(to)) = (batch.from_version, batch.to_version) {
                 let sender = (peer.id, batch.epoch.as_deref().unwrap_or_default());
@@ -129,25 +137,33 @@ fn apply_decoded(host: &mut dyn Host, mut batch: Batch<'_>, options: ApplyOption
         }
     }
     let head = host.head()?;
-    if !session.extra_entries && !state.resync && head > before {
+    if !session.extra_entries && !session.resync && head > before {
         // Every entry since came from this neighbour.
         set_folded(host, peer.id, head)?;
     }
     Ok(answer.to_json(from, to, batch.has_more))
 }
 
-fn end_pull(host: &mut dyn Host, state: &State, session: &Session, batch: &Batch<'_>, peer: &Peer, to: i64) -> Result<()> {
-    if to >= state.last_server_version {
+fn end_pull(host: &mut dyn Host, state: &State, batch: &Batch<'_>, to: i64) -> Result<()> {
+    if Cursor::from_number(to).version >= state.cursor.version {
         state::set_integer(host, "last_server_version", to)?;
         state::set(host, "server_anchor", batch.to_anchor.as_deref().unwrap_or_default())?;
     }
-    if state.resync {
-        resync::note_excluded(host, &batch.excluded)?;
-        if !batch.has_more {
-            resync::finish(host, &session.catalog, peer)?;
-        }
-    }
     Ok(())
+}
+
+/// All that the server has is here: makes it this replica's.
+fn end_resync(host: &mut dyn Host, session: &mut Session, peer: &Peer, answer: &mut Answer) -> Result<()> {
+    // What of the server's had been refused is among it, or is gone there.
+    rejection::remove_all_of(host, UPSTREAM)?;
+    let mut applied = 0;
+    while let Some(text) = resync::staged(host, applied)? {
+        let changes = decode_changes(&text)?;
+        applied = changes.last().map_or(applied, |c| c.version);
+        let incoming = bind(host, session, BatchKind::Pull, changes, peer)?;
+        apply_incoming(host, session, incoming, peer, answer)?;
+    }
+    resync::finish(host, &session.catalog, peer)
 }
 
 /// A change that was not applied, in its place in the batch.
@@ -194,16 +210,13 @@ fn apply_incoming(
     for ((item, outcome), place) in ready.into_iter().zip(outcomes).zip(places) {
         answer.count(&outcome);
         let waits = matches!(outcome, Outcome::Waits(_));
-        if !waits && parked.is_empty() && !session.resync {
+        if !waits && parked.is_empty() {
             continue;
         }
         let row = item.bound.row_hash(&session.catalog.tables[item.table])?;
         if let Outcome::Waits(reason) = outcome {
             waiting.push(Waiting { place, change: item.change, row, reason });
             continue;
-        }
-        if session.resync {
-            resync::note_row(host, &row, item.change.operation != Operation::Delete)?;
         }
         written.insert(row);
     }
@@ -212,9 +225,6 @@ fn apply_incoming(
     }
     waiting.sort_by_key(|w| w.place);
     for Waiting { change, row, reason, .. } in waiting {
-        if session.resync {
-            resync::note_row(host, &row, true)?;
-        }
         answer.reject(&change, &reason);
         rejection::store(host, &change, (peer.id, peer.boundary), &row, &reason)?;
     }

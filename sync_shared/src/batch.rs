@@ -4,6 +4,7 @@
 
 use crate::canonical::{MAX_NESTING, nesting, write_string};
 use crate::change::{Change, Operation};
+use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::stamp;
 use crate::state::parse_origin;
@@ -38,11 +39,12 @@ pub struct Batch<'a> {
     pub kind: BatchKind,
     pub origin_id: String,
     pub epoch: Option<String>,
+    /// Pull: the number of a [`Cursor`].
     pub from_version: Option<i64>,
     pub to_version: Option<i64>,
     pub has_more: bool,
     pub hash: Option<String>,
-    /// Push: how far the sender had pulled.
+    /// Push: how far the sender had pulled, the number of a [`Cursor`].
     pub last_server_version: i64,
     /// Push: whose version that is.
     pub server_epoch: Option<String>,
@@ -52,7 +54,7 @@ pub struct Batch<'a> {
     pub received_version: Option<i64>,
     /// Newest stamp of what was received.
     pub received_stamp: Option<i64>,
-    /// Row hashes with a sign, see ARCHITECTURE.md.
+    /// Entries that were left out, see ARCHITECTURE.md.
     pub excluded: Vec<String>,
     pub changes: Vec<Change<'a>>,
 }
@@ -132,7 +134,8 @@ impl<'a> RawBatch<'a> {
                 return Err(Error::batch(format!("{name} is negative")));
             }
         }
-        check_versions(&changes, self.from_version, self.to_version)?;
+        let version = |number: Option<i64>| number.map(|n| if kind == BatchKind::Pull { Cursor::from_number(n).version } else { n });
+        check_versions(&changes, version(self.from_version), version(self.to_version))?;
         Ok(Batch {
             kind,
             origin_id,

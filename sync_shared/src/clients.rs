@@ -1,5 +1,6 @@
 //! The replicas that pull from here, and how far they are. Tombstones are kept until all of them have passed.
 
+use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::host::{Host, in_transaction};
 use crate::stamp;
@@ -25,15 +26,16 @@ pub fn register_client(host: &mut dyn Host, origin_id: &str, last_sync_version: 
     State::load(host)?;
     in_transaction(host, |host| {
         let head = host.head()?;
-        if !(0..=head).contains(&last_sync_version) {
-            return Err(Error::argument(format!("version {last_sync_version} is not within 0 and {head}")));
+        let version = Cursor::from_number(last_sync_version).version;
+        if !(0..=head).contains(&version) {
+            return Err(Error::argument(format!("version {version} is not within 0 and {head}")));
         }
         let now = stamp::format(host.now());
         host.execute(
             "INSERT INTO _sync_clients (origin_id, last_sync_version, last_sync_timestamp, created_at) VALUES (?1, ?2, ?3, ?3) \
              ON CONFLICT (origin_id) DO UPDATE SET last_sync_version = max(last_sync_version, excluded.last_sync_version), \
              last_sync_timestamp = excluded.last_sync_timestamp",
-            &[ValueRef::Text(&origin), ValueRef::Integer(last_sync_version), ValueRef::Text(&now)],
+            &[ValueRef::Text(&origin), ValueRef::Integer(version), ValueRef::Text(&now)],
         )?;
         let client = clients(host)?.into_iter().find(|c| c.origin_id == origin);
         let client = client.ok_or_else(|| Error::corrupt("a client just registered"))?;

@@ -4,13 +4,13 @@ use crate::batch::{FULL_BYTES, MAX_CHANGES};
 use crate::canonical::{write_escaped, write_string};
 use crate::catalog::Catalog;
 use crate::change::{ChangeHead, write_tail};
-use crate::error::{Error, Kind, Result};
+use crate::cursor::Cursor;
+use crate::error::{Error, Result};
 use crate::host::{Host, LogEntry, LogRange};
 use crate::receive::received_version;
 use crate::stamp;
 use crate::state::{State, known_origin, origin_names, parse_origin};
 use crate::value::push_hex;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -22,20 +22,20 @@ use std::fmt::Write as _;
 pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, exclude_origin: Option<&str>) -> Result<String> {
     let (state, catalog) = Catalog::open(host)?;
     let plan = Plan::new(host, &state, from_version, batch_size, exclude_origin)?;
-    let head = host.head()?;
+    let (from, head) = (plan.from, host.head()?);
     let mut writer = ChangeWriter::new(host)?;
     let mut excluded = String::new();
-    let (mut to_version, mut has_more) = (from_version, false);
+    let (mut to_version, mut has_more) = (from.version, false);
     let mut to_anchor: Option<(i64, i64)> = None;
-    host.read_log(&catalog, LogRange { upto: head, ..LogRange::after(from_version) }, &mut |entry| {
+    host.read_log(&catalog, LogRange { upto: head, ..LogRange::after(from.version) }, &mut |entry| {
         if plan.excludes(entry) {
             if !excluded.is_empty() {
                 excluded.push(',');
             }
             excluded.push_str(if entry.operation == crate::change::Operation::Delete { "\"-" } else { "\"+" });
             push_hex(&mut excluded, &entry.row_hash()?);
-            excluded.push('"');
-        } else if plan.is_full(writer.count, to_version) || writer.out.len() >= FULL_BYTES {
+            write!(excluded, "@{}@{}\"", entry.version, entry.stamp).ok();
+        } else if writer.count >= plan.batch_size || writer.out.len() >= FULL_BYTES {
             has_more = true;
             return Ok(false);
         } else {
@@ -48,10 +48,10 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
     if !has_more && head > to_version {
         (to_version, to_anchor) = (head, None);
     }
-    let from_anchor = anchor_at(host, &catalog, from_version, &writer.origins)?;
+    let from_anchor = anchor_at(host, &catalog, from.version, &writer.origins)?;
     let to_anchor = match to_anchor {
         Some((origin, stamp)) => Some(anchor(&writer.origins, origin, stamp)),
-        None if to_version == from_version => from_anchor.clone(),
+        None if to_version == from.version => from_anchor.clone(),
         None => None,
     };
     let received = match plan.exclude {
@@ -59,9 +59,15 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
         None if exclude_origin.is_some() => Some((0, None)),
         None => None,
     };
+    let to = match has_more && to_version < state.purge_horizon {
+        true => Cursor::of_replay(to_version, state.purges),
+        false => Cursor::at(to_version),
+    };
     let mut head_members = format!(
-        "{{\"kind\":\"pull\",\"originId\":\"{}\",\"epoch\":\"{}\",\"fromVersion\":{from_version},\"toVersion\":{to_version},\"hasMore\":{has_more}",
-        state.origin_id, state.epoch
+        "{{\"kind\":\"pull\",\"originId\":\"{}\",\"epoch\":\"{}\",\"fromVersion\":{from_version},\"toVersion\":{},\"hasMore\":{has_more}",
+        state.origin_id,
+        state.epoch,
+        to.number()
     );
     write!(head_members, ",\"maxVersion\":{head}").ok();
     for (name, value) in [("fromAnchor", from_anchor), ("toAnchor", to_anchor)] {
@@ -105,7 +111,7 @@ pub fn visit_changes(
     let plan = Plan::new(host, &state, from_version, batch_size, exclude_origin)?;
     let origins = origin_names(host)?;
     let mut count = 0;
-    host.read_log(&catalog, LogRange::after(from_version), &mut |entry| {
+    host.read_log(&catalog, LogRange::after(plan.from.version), &mut |entry| {
         if plan.excludes(entry) {
             return Ok(true);
         }
@@ -124,7 +130,7 @@ pub fn visit_changes(
         }
         visit(change);
         count += 1;
-        Ok(!plan.is_full(count, entry.version))
+        Ok(count < plan.batch_size)
     })
 }
 
@@ -136,19 +142,9 @@ pub fn checked_batch_size(batch_size: i64) -> Result<usize> {
     }
 }
 
-/// A client's cursor is below the purge horizon: it may have missed deletes.
-pub fn full_resync(cursor: i64, horizon: i64) -> Error {
-    Error::new(
-        Kind::FullResyncRequired,
-        "deletes after this cursor were purged; call sync_begin_resync() on the client and pull again",
-    )
-    .with_data(json!({"clientVersion": cursor, "oldestVersion": horizon}))
-}
-
 struct Plan {
+    from: Cursor,
     batch_size: usize,
-    /// A replay from 0 has to pass the purge horizon with its first batch: a cursor below it is that of a stale client.
-    reach: i64,
     /// Id in `_sync_origins`.
     exclude: Option<i64>,
 }
@@ -159,9 +155,8 @@ impl Plan {
         if from < 0 {
             return Err(Error::argument(format!("version {from} is negative")));
         }
-        if from != 0 && from < state.purge_horizon {
-            return Err(full_resync(from, state.purge_horizon));
-        }
+        let from = Cursor::from_number(from);
+        state.check_cursor(from)?;
         let exclude = match exclude {
             None => None,
             Some(text) => {
@@ -169,11 +164,7 @@ impl Plan {
                 known_origin(host, &origin)?
             }
         };
-        Ok(Plan { batch_size, reach: state.purge_horizon, exclude })
-    }
-
-    fn is_full(&self, count: usize, last_version: i64) -> bool {
-        count >= self.batch_size && (last_version >= self.reach || count >= MAX_CHANGES)
+        Ok(Plan { from, batch_size, exclude })
     }
 
     fn excludes(&self, entry: &LogEntry<'_>) -> bool {

@@ -30,7 +30,9 @@ pub fn fetch_local_changes(host: &mut dyn Host, batch_size: i64) -> Result<Strin
             "{{\"kind\":\"push\",\"originId\":\"{}\",\"epoch\":\"{}\",\"fromVersion\":{},\"toVersion\":{to_version},\"hasMore\":{has_more}",
             state.origin_id, state.epoch, state.last_push_version
         );
-        write!(members, ",\"lastServerVersion\":{},\"maxVersion\":{head}", state.last_server_version).ok();
+        // What a resync has fetched so far is not applied yet: its author has seen none of it.
+        let seen = if state.resync { 0 } else { state.cursor.number() };
+        write!(members, ",\"lastServerVersion\":{seen},\"maxVersion\":{head}").ok();
         if !state.server_epoch.is_empty() {
             write!(members, ",\"serverEpoch\":\"{}\"", state.server_epoch).ok();
         }

@@ -205,7 +205,7 @@ fn plan(host: &mut dyn Host, session: &mut Session, item: &Item<'_>) -> Result<P
     }
     let newest = session.newest.get(&item.origin).copied().unwrap_or(i64::MIN);
     let own = item.origin == session.self_id;
-    if session.resync || (item.change.stamp >= newest && !item.retried && !own) {
+    if !item.retried && (session.resync || (item.change.stamp >= newest && !own)) {
         // A change that is not newer than its origin's newest and alters nothing is one that is here already.
         let log_unchanged = !session.resync && item.change.stamp > newest;
         return Ok(Plan::apply(false, log_unchanged));

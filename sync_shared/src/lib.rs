@@ -14,6 +14,7 @@ mod canonical;
 mod stamp;
 
 mod catalog;
+mod cursor;
 mod state;
 mod table;
 

@@ -49,7 +49,10 @@ pub fn purge_tombstones(host: &mut dyn Host, up_to: Option<i64>) -> Result<i64> 
             Ok(true)
         })?;
         remove_where(host, &catalog, bound, &mut |hash, version| newest.get(hash).is_some_and(|&tombstone| version <= tombstone))?;
-        state::set_integer(host, "purge_horizon", horizon)?;
+        if horizon > state.purge_horizon {
+            state::set_integer(host, "purge_horizon", horizon)?;
+            state::set_integer(host, "purges", state.purges + 1)?;
+        }
         Ok(count)
     })
 }

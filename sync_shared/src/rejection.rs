@@ -145,6 +145,12 @@ pub fn update(host: &mut dyn Host, id: i64, reason: &Reason) -> Result<()> {
     Ok(())
 }
 
+/// Removes all that one neighbour has delivered.
+pub fn remove_all_of(host: &mut dyn Host, via: i64) -> Result<()> {
+    host.execute("DELETE FROM _sync_rejections WHERE via = ?1", &[ValueRef::Integer(via)])?;
+    Ok(())
+}
+
 pub fn remove(host: &mut dyn Host, id: i64) -> Result<bool> {
     Ok(host.execute("DELETE FROM _sync_rejections WHERE id = ?1", &[ValueRef::Integer(id)])? > 0)
 }

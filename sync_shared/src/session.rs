@@ -1,5 +1,6 @@
 //! What is known and counted while changes are applied.
 
+use crate::batch::BatchKind;
 use crate::catalog::Catalog;
 use crate::change::Change;
 use crate::conflict::Strategy;
@@ -19,7 +20,7 @@ pub struct Session {
     pub strategy: Option<Strategy>,
     /// Id of this replica in `_sync_origins`.
     pub self_id: i64,
-    /// A full resync is under way: the server's log is the truth.
+    /// The batch belongs to a full resync: the server's log is the truth.
     pub resync: bool,
     /// Newest stamp received of each origin.
     pub newest: HashMap<i64, i64>,
@@ -33,7 +34,12 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(host: &mut dyn Host, state: &State, catalog: Catalog, strategy: Option<Strategy>) -> Result<Session> {
+    pub fn new(
+        host: &mut dyn Host,
+        state: &State,
+        catalog: Catalog,
+        (kind, strategy): (BatchKind, Option<Strategy>),
+    ) -> Result<Session> {
         let mut newest = HashMap::new();
         host.query("SELECT id, newest_stamp FROM _sync_origins", &[], &mut |row| {
             newest.insert(row.integer(0)?, row.integer(1)?);
@@ -43,7 +49,7 @@ impl Session {
             catalog,
             strategy,
             self_id: state.self_id,
-            resync: state.resync,
+            resync: state.resync && kind == BatchKind::Pull,
             stored_newest: newest.clone(),
             newest,
             unseen: HashMap::new(),

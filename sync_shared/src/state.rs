@@ -1,5 +1,6 @@
 //! This replica's cursors, identities and settings, read once per call.
 
+use crate::cursor::{Cursor, full_resync};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Host, query_integer};
 use crate::value::ValueRef;
@@ -15,7 +16,8 @@ pub struct State {
     /// Id of `origin_id` in `_sync_origins`.
     pub self_id: i64,
     pub epoch: String,
-    pub last_server_version: i64,
+    /// How far the server's log was followed.
+    pub cursor: Cursor,
     pub last_push_version: i64,
     /// Whom this replica pulls from; empty before the first pull.
     pub server_origin: String,
@@ -24,6 +26,8 @@ pub struct State {
     pub server_anchor: String,
     /// Highest version of a tombstone that was purged.
     pub purge_horizon: i64,
+    /// How often the horizon has moved.
+    pub purges: i64,
     /// A full resync is under way.
     pub resync: bool,
     /// Milliseconds.
@@ -52,16 +56,27 @@ impl State {
             origin_id: text("origin_id"),
             self_id: integer("self_id", 1)?,
             epoch: text("epoch"),
-            last_server_version: integer("last_server_version", 0)?,
+            cursor: Cursor::from_number(integer("last_server_version", 0)?),
             last_push_version: integer("last_push_version", 0)?,
             server_origin: text("server_origin"),
             server_epoch: text("server_epoch"),
             server_anchor: text("server_anchor"),
             purge_horizon: integer("purge_horizon", 0)?,
+            purges: integer("purges", 0)?,
             resync: integer("resync", 0)? != 0,
             max_clock_skew: integer("max_clock_skew", DEFAULT_MAX_CLOCK_SKEW)?,
             schema_cookie: integer("schema_cookie", -1)?,
         })
+    }
+
+    /// Checks that whoever is at a cursor in this log has missed nothing that was purged.
+    ///
+    /// Errors: `FullResyncRequired`.
+    pub fn check_cursor(&self, cursor: Cursor) -> Result<()> {
+        match cursor.is_above(self.purge_horizon) || cursor.is_replay(self.purges) {
+            true => Ok(()),
+            false => Err(full_resync(cursor, self.purge_horizon)),
+        }
     }
 }
 
@@ -80,7 +95,7 @@ pub fn set_integer(host: &mut dyn Host, key: &str, value: i64) -> Result<()> {
 
 /// The cursor in the server's log.
 pub fn last_server_version(host: &mut dyn Host) -> Result<i64> {
-    State::load(host).map(|s| s.last_server_version)
+    State::load(host).map(|s| s.cursor.number())
 }
 
 /// The version up to which the local log was pushed.
@@ -96,7 +111,7 @@ pub fn state_json(host: &mut dyn Host) -> Result<String> {
     Ok(json!({
         "originId": state.origin_id,
         "epoch": state.epoch,
-        "lastServerVersion": state.last_server_version,
+        "lastServerVersion": state.cursor.number(),
         "lastPushVersion": state.last_push_version,
         "maxVersion": host.head()?,
         "minVersion": min,

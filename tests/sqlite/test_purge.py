@@ -120,6 +120,83 @@ def test_a_new_client_joins_after_a_purge_however_long_the_log_is(server, client
     assert client.hash() == server.hash()
 
 
+# A replay below the horizon
+
+
+def horizon_at_the_end(server, rows=7):
+    """Rows 1 to `rows` and one that was deleted last, which is forgotten."""
+    server.many("INSERT INTO Person VALUES (?, 'x', NULL)", [(id,) for id in range(1, rows + 2)])
+    server.sql("DELETE FROM Person WHERE Id = ?", rows + 1)
+    register(server)
+    assert purge(server) == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8])
+def test_a_replay_below_the_horizon_has_batches_of_the_size_asked_for(server, size):
+    horizon_at_the_end(server)
+    cursor, ids = 0, []
+    while True:
+        batch = server.fetch(cursor, size)
+        assert len(batch["changes"]) <= size
+        ids += [change["pkValue"] for change in batch["changes"]]
+        cursor = batch["toVersion"]
+        if not batch["hasMore"]:
+            break
+    assert ids == ['{"Id":%d}' % id for id in range(1, 8)]
+    assert cursor == server.state["maxVersion"]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_new_client_may_be_interrupted_below_the_horizon(server, client, open_replica, size):
+    horizon_at_the_end(server)
+    client.pull(server, size=size, limit=2)
+    client.close()
+    client = open_replica("client")
+    client.sql("UPDATE Person SET Name = 'mine' WHERE Id = 1")
+    client.push(server)
+    assert client.conflicts() == server.conflicts() == [], "it had seen the row that it changed"
+    client.pull(server, size=size)
+    assert client.rows("Person") == server.rows("Person")
+    assert client.hash() == server.hash()
+
+
+def test_a_stale_client_is_told_from_a_replay(server):
+    server.sql("INSERT INTO Person VALUES (1, 'x', NULL), (2, 'x', NULL), (3, 'x', NULL)")
+    stale = server.fetch(0, 2)["toVersion"]
+    server.sql("DELETE FROM Person WHERE Id = 1")
+    register(server)
+    assert purge(server) == 1
+    replay = server.fetch(0, 1)["toVersion"]
+    assert server.fetch(replay, 1)["changes"]
+    with sync_error("FullResyncRequired") as error:
+        server.fetch(stale, 1)
+    assert error.data == {"clientVersion": 2, "oldestVersion": 4}
+
+
+def test_a_purge_in_the_middle_of_a_replay_ends_it(server, client):
+    horizon_at_the_end(server)
+    client.pull(server, size=2, limit=1)
+    server.sql("SELECT sync_remove_client(?)", client.origin)
+    server.sql("DELETE FROM Person WHERE Id = 1")
+    register(server)
+    assert purge(server) == 1
+    with sync_error("FullResyncRequired"):
+        client.pull(server, size=2)
+    client.sql("SELECT sync_begin_resync()")
+    client.pull(server, size=2)
+    assert client.rows("Person") == server.rows("Person")
+
+
+def test_a_client_in_the_middle_of_a_replay_holds_back_the_purge(server, client):
+    horizon_at_the_end(server)
+    client.pull(server, size=2, limit=1)
+    assert server.value("SELECT sync_safe_purge_version()") == 2
+    server.sql("DELETE FROM Person WHERE Id = 1")
+    assert purge(server) == 0
+    client.pull(server, size=2)
+    assert client.rows("Person") == server.rows("Person")
+
+
 def test_versions_are_never_reused(server):
     server.sql("INSERT INTO Person VALUES (1, 'a', NULL)")
     server.sql("DELETE FROM Person")

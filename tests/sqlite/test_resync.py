@@ -218,3 +218,126 @@ def test_a_client_below_the_purge_horizon_must_resync(server, client, other):
     begin_resync(client)
     client.sync(server)
     assert ids(client) == ids(server) == [1, 3]
+
+
+# What this replica wrote itself, which the server leaves out of its answers
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_a_resync_keeps_acknowledged_edits_of_rows_the_server_made(server, client, size):
+    for id in (1, 2, 3):
+        add(server, id)
+    client.sync(server)
+    client.sql("UPDATE Person SET Name = 'mine' WHERE Id = 1")
+    client.sql("DELETE FROM Person WHERE Id = 2")
+    client.sync(server)
+    expected = [(1, "mine", None), (3, "Person 3", None)]
+    assert server.rows("Person") == client.rows("Person") == expected
+    begin_resync(client)
+    for _ in range(2):
+        client.sync(server, size=size)
+        assert server.rows("Person") == client.rows("Person") == expected
+    assert client.conflicts() == client.rejections() == server.conflicts() == []
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_resync_takes_what_others_wrote_after_this_client(server, client, other, size):
+    add(server, 1)
+    settle(server, client, other)
+    client.sql("UPDATE Person SET Name = 'mine'")
+    settle(server, client, other)
+    other.sql("UPDATE Person SET Name = 'theirs'")
+    other.sync(server)
+    begin_resync(client)
+    client.sync(server, size=size)
+    assert client.rows("Person") == server.rows("Person") == [(1, "theirs", None)]
+
+
+def test_a_resync_in_many_batches_shows_no_older_state_on_the_way(server, client):
+    add(server, 1, "oldest")
+    for number in range(5):
+        server.sql("UPDATE Person SET Name = ?", f"older {number}")
+    server.sql("UPDATE Person SET Name = 'newest'")
+    client.sync(server)
+    log = len(client.log())
+    begin_resync(client)
+    for _ in range(7):
+        client.pull(server, size=1, limit=1)
+        assert client.rows("Person") == [(1, "newest", None)]
+    assert not client.state["lastServerVersion"] < server.state["maxVersion"]
+    assert len(client.log()) == log, "what is as it should be is not logged again"
+
+
+def test_writes_and_pushes_in_the_middle_of_a_resync_are_kept(server, client, other):
+    for id in range(1, 6):
+        add(server, id)
+    settle(server, client, other)
+    server.sql("UPDATE Person SET Name = 'changed' WHERE Id = 5")
+    begin_resync(client)
+    client.pull(server, size=2, limit=1)
+    client.sql("UPDATE Person SET Name = 'mine' WHERE Id = 1")
+    client.sql("DELETE FROM Person WHERE Id = 2")
+    add(client, 9, "new")
+    client.push(server)
+    client.sql("UPDATE Person SET Email = 'later' WHERE Id = 9")
+    client.pull(server, size=2)
+    settle(server, client, other)
+    expected = [(1, "mine", None), (3, "Person 3", None), (4, "Person 4", None), (5, "changed", None), (9, "new", "later")]
+    assert server.rows("Person") == client.rows("Person") == other.rows("Person") == expected
+
+
+def test_a_resync_repairs_a_client_whose_row_the_lost_server_had_changed(server, client, disk):
+    add(server, 1)
+    client.sync(server)
+    client.sql("UPDATE Person SET Name = 'mine'")
+    client.sync(server)
+    disk.save(server, "monday")
+    server.sql("UPDATE Person SET Name = 'lost with the server'")
+    client.sync(server)
+    client.sql("SELECT sync_compact()")
+    server = disk.load(server, "monday")
+    begin_resync(client)
+    settle(server, client, rounds=2)
+    assert client.rows("Person") == server.rows("Person")
+    assert equal(server, client)
+
+
+def test_a_resync_gives_up_old_refusals_of_the_server_s_changes(make_pair):
+    item = "CREATE TABLE item(id INTEGER PRIMARY KEY, code TEXT UNIQUE)"
+    server, client = make_pair(item, track=["item"])
+    client.sql("INSERT INTO item VALUES (2, 'taken')")
+    server.sql("INSERT INTO item VALUES (1, 'taken')")
+    client.pull(server)
+    assert len(client.rejections()) == 1
+    server.sql("UPDATE item SET code = 'free'")
+    begin_resync(client)
+    settle(server, client, rounds=2)
+    assert client.rejections() == []
+    assert client.rows("item") == server.rows("item") == [(1, "free"), (2, "taken")]
+
+
+def test_a_resync_is_resumed_where_it_stopped(server, client, open_replica):
+    for id in range(1, 8):
+        add(server, id)
+    client.sync(server)
+    lose_row(server, client, 3)
+    begin_resync(client)
+    client.pull(server, size=2, limit=2)
+    client.close()
+    client = open_replica("client")
+    client.pull(server, size=2)
+    assert ids(client) == ids(server) == [1, 2, 4, 5, 6, 7]
+
+
+def test_a_purge_in_the_middle_of_a_resync_asks_for_another(server, client):
+    for id in range(1, 8):
+        add(server, id)
+    settle(server, client)
+    begin_resync(client)
+    client.pull(server, size=2, limit=1)
+    lose_row(server, client, 1)
+    with sync_error("FullResyncRequired"):
+        client.pull(server, size=2)
+    begin_resync(client)
+    client.pull(server, size=2)
+    assert ids(client) == ids(server) == [2, 3, 4, 5, 6, 7]
