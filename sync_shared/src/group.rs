@@ -10,6 +10,7 @@ use crate::conflict::{Strategy, Verdict, agree, decide, record};
 use crate::error::Result;
 use crate::host::{Host, Label, LogRange, RowFailure, Touched, Written};
 use crate::merge::{Sides, entry_values};
+use crate::newest::NewestEntries;
 use crate::payload::Bound;
 use crate::rejection::{Reason, WAITS_FOR_PARENT};
 use crate::session::Session;
@@ -93,6 +94,7 @@ struct Attempt<'i, 'a> {
 impl Attempt<'_, '_> {
     fn run(&mut self, host: &mut dyn Host, session: &mut Session) -> Result<()> {
         session.fold_all(host, self.items)?;
+        session.entries = find_entries(host, session, self.items)?;
         let mut pending: Vec<usize> = (0..self.items.len()).collect();
         loop {
             let mut refused = Vec::new();
@@ -161,6 +163,27 @@ impl Attempt<'_, '_> {
     }
 }
 
+/// The newest entries of the rows that [`plan_by_entry`] will ask for; None if it will not.
+fn find_entries(host: &mut dyn Host, session: &Session, items: &[Item<'_>]) -> Result<Option<NewestEntries>> {
+    let mut newest = session.newest.clone();
+    let mut wanted: HashMap<RowHash, i64> = HashMap::new();
+    for item in items {
+        let known = newest.entry(item.origin).or_insert(i64::MIN);
+        let in_order = item.change.stamp >= *known;
+        *known = item.change.stamp.max(*known);
+        if !item.retried && (session.resync || (in_order && item.origin != session.self_id)) {
+            continue;
+        }
+        let table = &session.catalog.tables[item.table];
+        // Of a row that is gone only a delete matters that the author of the change has not seen.
+        let gone = item.retried && host.read_row(table, &item.bound.key)?.is_none();
+        let above = if gone { item.peer.boundary } else { 0 };
+        let row = wanted.entry(item.bound.row_hash(table)?).or_insert(above);
+        *row = above.min(*row);
+    }
+    if wanted.is_empty() { Ok(None) } else { NewestEntries::find(host, &session.catalog, &wanted).map(Some) }
+}
+
 /// What to do with an item.
 struct Plan {
     action: Action,
@@ -210,38 +233,44 @@ fn plan(host: &mut dyn Host, session: &mut Session, item: &Item<'_>) -> Result<P
         let log_unchanged = !session.resync && item.change.stamp > newest;
         return Ok(Plan::apply(false, log_unchanged));
     }
-    plan_by_log(host, session, item)
+    plan_by_entry(host, session, item)
 }
 
-/// The slow way, for changes out of their origin's order: looks the row's newest entry up in the log.
-fn plan_by_log(host: &mut dyn Host, session: &mut Session, item: &Item<'_>) -> Result<Plan> {
-    let contested = item.retried && item.direction == BatchKind::Push;
-    let table = &session.catalog.tables[item.table];
-    if item.retried && host.read_row(table, &item.bound.key)?.is_none() {
-        return Ok(Plan::apply(contested, true));
-    }
-    let mut known: Option<(i64, i64, i64, bool)> = None;
-    host.newest_entry(&session.catalog, table, &item.bound.key, i64::MAX, &mut |entry| {
-        let seen = entry.version <= item.peer.boundary || item.peer.knows(entry.origin, entry.via);
-        known = Some((entry.version, entry.origin, entry.stamp, seen));
-        Ok(())
-    })?;
-    match known {
+/// For changes that waited, or came out of their origin's order: judges by the row's newest entry.
+fn plan_by_entry(host: &mut dyn Host, session: &mut Session, item: &Item<'_>) -> Result<Plan> {
+    let hash = item.bound.row_hash(&session.catalog.tables[item.table])?;
+    let known = match &mut session.entries {
+        Some(entries) => entries.of(host, &session.catalog, &hash)?,
+        None => None,
+    };
+    let Some(known) = known else {
+        // The tombstone of another's delete that the author has seen may be gone.
+        let forgotten = item.retried && item.direction == BatchKind::Push && item.peer.boundary < session.purge_horizon;
+        return Ok(Plan::apply(forgotten, true));
+    };
+    let seen = known.version <= item.peer.boundary || item.peer.knows(known.origin, known.via);
+    if known.origin == item.origin {
         // A change that waited was never applied; of two with one stamp the later in the queue is the newer.
-        Some((_, origin, stamp, _)) if origin == item.origin && (item.change.stamp, item.retried) <= (stamp, false) => Ok(Plan::skip()),
-        Some((version, origin, _, false)) if origin != item.origin => {
-            let hash = item.bound.row_hash(table)?;
-            plan_against_unseen(host, session, item, hash, version)
-        }
-        _ => Ok(Plan::apply(contested, true)),
+        return Ok(match (item.change.stamp, item.retried) <= (known.stamp, false) {
+            true => Plan::skip(),
+            false => Plan::apply(false, true),
+        });
     }
+    if seen {
+        return Ok(Plan::apply(false, true));
+    }
+    if item.retried && item.direction == BatchKind::Pull && known.version <= session.last_push_version {
+        // The server has taken a later edit of the row from here while this change of its own waited.
+        return Ok(Plan::skip());
+    }
+    plan_against_unseen(host, session, item, hash, known.version)
 }
 
 fn plan_against_unseen(host: &mut dyn Host, session: &mut Session, item: &Item<'_>, hash: RowHash, version: i64) -> Result<Plan> {
     let table = &session.catalog.tables[item.table];
     let push = item.direction == BatchKind::Push;
     let applied = |conflict| Plan {
-        action: Action::Apply { contested: push && (conflict || item.retried), log_unchanged: true },
+        action: Action::Apply { contested: push && conflict, log_unchanged: true },
         conflict,
         settles: Some(hash),
     };

@@ -37,6 +37,7 @@ mod conflict;
 mod group;
 mod incoming;
 mod merge;
+mod newest;
 mod receive;
 mod rejection;
 mod resolve;

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::host::{Host, LogRange, in_transaction};
 use crate::state;
 use crate::table::RowHash;
+use crate::unseen::Peer;
 use std::collections::{HashMap, HashSet};
 
 /// Entries deleted at a time.
@@ -32,10 +33,7 @@ pub fn purge_tombstones(host: &mut dyn Host, up_to: Option<i64>) -> Result<i64> 
             return Err(Error::argument(format!("version {bound} is not within 0 and the safe version {safe}: a client has not passed it")));
         }
         // An unpushed delete is still needed here.
-        let bound = match state.server_origin.is_empty() {
-            true => bound,
-            false => bound.min(state.last_push_version),
-        };
+        let bound = Peer::known_upstream(host, &state)?.map_or(bound, |server| bound.min(server.boundary));
         let mut newest: HashMap<RowHash, i64> = HashMap::new();
         let mut count = 0;
         let mut horizon = state.purge_horizon;
@@ -63,8 +61,8 @@ pub fn compact(host: &mut dyn Host) -> Result<i64> {
         let (state, catalog) = Catalog::open(host)?;
         // What a neighbour has seen is kept: it is what a merge compares both sides with.
         let mut seen = clients(host)?.first().map_or(i64::MAX, |c| c.last_sync_version);
-        if !state.server_origin.is_empty() {
-            seen = seen.min(state.last_push_version);
+        if let Some(server) = Peer::known_upstream(host, &state)? {
+            seen = seen.min(server.boundary);
         }
         let mut rows: HashSet<RowHash> = HashSet::new();
         let mut superseded = Vec::new();

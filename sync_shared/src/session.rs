@@ -7,6 +7,7 @@ use crate::conflict::Strategy;
 use crate::error::Result;
 use crate::group::{Item, Outcome};
 use crate::host::Host;
+use crate::newest::NewestEntries;
 use crate::rejection::{QUEUED, Reason, Rejection, WAITS_FOR_PARENT};
 use crate::state::{State, origin_names, origin_number};
 use crate::unseen::fold;
@@ -24,8 +25,12 @@ pub struct Session {
     pub resync: bool,
     /// Newest stamp received of each origin.
     pub newest: HashMap<i64, i64>,
+    /// Newest entries of the rows whose changes cannot be judged by their stamps.
+    pub entries: Option<NewestEntries>,
     /// Neighbours, and whether they have anything unseen.
     pub unseen: HashMap<i64, bool>,
+    pub purge_horizon: i64,
+    pub last_push_version: i64,
     /// Local changes were captured on the way.
     pub extra_entries: bool,
     pub foreign_key_code: String,
@@ -52,6 +57,9 @@ impl Session {
             resync: state.resync && kind == BatchKind::Pull,
             stored_newest: newest.clone(),
             newest,
+            entries: None,
+            purge_horizon: state.purge_horizon,
+            last_push_version: state.last_push_version,
             unseen: HashMap::new(),
             extra_entries: false,
             foreign_key_code: host.foreign_key_code().to_owned(),

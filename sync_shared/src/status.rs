@@ -4,9 +4,8 @@ use crate::catalog::Catalog;
 use crate::change::Operation;
 use crate::clients::clients;
 use crate::error::Result;
-use crate::host::{Host, LogRange, in_transaction, query_integer};
-use crate::unseen::{Peer, UPSTREAM, fold};
-use crate::value::ValueRef;
+use crate::host::{Host, LogRange, query_integer};
+use crate::unseen::{Peer, count_unseen};
 use serde_json::{Value as Json, json};
 
 /// A row of `sync_tables()`.
@@ -63,15 +62,8 @@ pub fn status(host: &mut dyn Host) -> Result<String> {
             })
         })
         .collect();
-    let pending = in_transaction(host, |host| {
-        let peer = Peer::upstream(host, &state)?;
-        fold(host, &catalog, &peer)?;
-        query_integer(
-            host,
-            "SELECT count(*) FROM _sync_unseen WHERE peer = ?1 AND version > ?2 AND won = 0",
-            &[ValueRef::Integer(UPSTREAM), ValueRef::Integer(state.last_push_version)],
-        )
-    })?;
+    let server = Peer::upstream(host, &state)?;
+    let pending = count_unseen(host, &catalog, &server)?;
     let count = |host: &mut dyn Host, sql: &str| query_integer(host, sql, &[]);
     Ok(json!({
         "tables": per_table,

@@ -9,6 +9,7 @@ use crate::host::{Host, LogRange, query_value};
 use crate::state::{State, known_origin};
 use crate::table::RowHash;
 use crate::value::ValueRef;
+use std::collections::HashSet;
 
 /// Entries folded at a time: bounds memory.
 const FOLD: usize = 10_000;
@@ -31,6 +32,12 @@ impl Peer {
     pub fn upstream(host: &mut dyn Host, state: &State) -> Result<Peer> {
         let origin = if state.server_origin.is_empty() { None } else { known_origin(host, &state.server_origin)? };
         Ok(Peer { id: UPSTREAM, origin, boundary: state.last_push_version })
+    }
+
+    /// The server, if this replica has ever pulled or pushed.
+    pub fn known_upstream(host: &mut dyn Host, state: &State) -> Result<Option<Peer>> {
+        let peer = Peer::upstream(host, state)?;
+        Ok((peer.origin.is_some() || fold_state(host, &peer)?.is_some()).then_some(peer))
     }
 
     /// Has the neighbour seen an entry that it delivered or made?
@@ -58,7 +65,7 @@ pub struct Unseen {
 /// Brings `_sync_unseen` up to the log's end for a neighbour. True if it holds anything.
 pub fn fold(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<bool> {
     let head = host.head()?;
-    let mut folded = folded_to(host, peer)?;
+    let mut folded = drop_seen(host, peer)?;
     let mut any = holds_any(host, peer.id)?;
     let mut moved = false;
     while folded < head {
@@ -95,6 +102,38 @@ pub fn fold(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<bool>
         any = any && holds_any(host, peer.id)?;
     }
     Ok(any)
+}
+
+/// How many rows hold something that a neighbour has not seen, without noting anything.
+pub fn count_unseen(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<usize> {
+    let (known, folded) = match fold_state(host, peer)? {
+        Some((from, to)) if from <= peer.boundary => (true, to.max(peer.boundary)),
+        _ => (false, peer.boundary),
+    };
+    let mut unseen: HashSet<RowHash> = HashSet::new();
+    if known {
+        host.query(
+            "SELECT row_hash FROM _sync_unseen WHERE peer = ?1 AND version > ?2 AND won = 0",
+            &[ValueRef::Integer(peer.id), ValueRef::Integer(peer.boundary)],
+            &mut |row| {
+                if let ValueRef::Blob(hash) = row.value(0)? {
+                    unseen.extend(RowHash::try_from(hash));
+                }
+                Ok(true)
+            },
+        )?;
+    }
+    let head = host.head()?;
+    if folded < head {
+        host.read_log(catalog, LogRange::after(folded), &mut |entry| {
+            match peer.knows(entry.origin, entry.via) {
+                true => unseen.remove(&entry.row_hash()?),
+                false => unseen.insert(entry.row_hash()?),
+            };
+            Ok(true)
+        })?;
+    }
+    Ok(unseen.len())
 }
 
 /// Says that every entry up to the log's end is known to the neighbour or noted.
@@ -148,17 +187,8 @@ fn note(host: &mut dyn Host, peer: i64, row: &RowHash, version: i64) -> Result<(
 }
 
 /// How far the log was folded for a neighbour, after what it has seen meanwhile was dropped.
-fn folded_to(host: &mut dyn Host, peer: &Peer) -> Result<i64> {
-    let mut known: Option<(i64, i64)> = None;
-    host.query(
-        "SELECT folded_from, folded_to FROM _sync_peers WHERE peer = ?1",
-        &[ValueRef::Integer(peer.id)],
-        &mut |row| {
-            known = Some((row.integer(0)?, row.integer(1)?));
-            Ok(false)
-        },
-    )?;
-    let folded = match known {
+fn drop_seen(host: &mut dyn Host, peer: &Peer) -> Result<i64> {
+    let folded = match fold_state(host, peer)? {
         Some((from, to)) if from == peer.boundary => return Ok(to),
         Some((from, to)) if from < peer.boundary => {
             host.execute(
@@ -179,6 +209,20 @@ fn folded_to(host: &mut dyn Host, peer: &Peer) -> Result<i64> {
         &[ValueRef::Integer(peer.id), ValueRef::Integer(peer.boundary), ValueRef::Integer(folded)],
     )?;
     Ok(folded)
+}
+
+/// From where and to where the log was folded for a neighbour.
+fn fold_state(host: &mut dyn Host, peer: &Peer) -> Result<Option<(i64, i64)>> {
+    let mut known: Option<(i64, i64)> = None;
+    host.query(
+        "SELECT folded_from, folded_to FROM _sync_peers WHERE peer = ?1",
+        &[ValueRef::Integer(peer.id)],
+        &mut |row| {
+            known = Some((row.integer(0)?, row.integer(1)?));
+            Ok(false)
+        },
+    )?;
+    Ok(known)
 }
 
 fn holds_any(host: &mut dyn Host, peer: i64) -> Result<bool> {

@@ -2,6 +2,7 @@
 
 import pytest
 
+from crafted import ALICE
 from replica import settle, sync_error
 
 
@@ -97,3 +98,18 @@ def test_a_lost_answer_to_a_push_is_no_restored_client(server, client):
     settle(server, client, rounds=1)
     assert ids(server) == ids(client) == [1, 2]
     assert server.conflicts() == client.conflicts() == []
+
+
+@pytest.mark.parametrize("forget", ["SELECT sync_compact()", "SELECT sync_purge_tombstones()"])
+def test_a_lost_answer_and_a_shorter_log_are_no_copy(server, client, forget):
+    """The server has what the client pushed, and the client does not know; meanwhile the client's log got shorter."""
+    for number in range(3):
+        client.sql("INSERT OR REPLACE INTO Person VALUES (1, ?, NULL)", str(number))
+    client.sql("DELETE FROM Person")
+    client.sql("INSERT INTO Person VALUES (2, 'b', NULL)")
+    server.apply(client.fetch_local_text())
+    client.sql("UPDATE Person SET Name = 'c'")
+    client.sql("SELECT sync_register_client(?, ?)", ALICE, client.state["maxVersion"])
+    client.sql(forget)
+    client.sync(server)
+    assert client.rows("Person") == server.rows("Person") == [(2, "c", None)]

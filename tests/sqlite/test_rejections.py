@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from crafted import ALICE, BOB, delete, insert, pull, push, stamp, update
+from crafted import ALICE, BOB, delete, insert, let_the_clock_tick, pull, push, stamp, update
 
 ITEM = "CREATE TABLE item(id INTEGER PRIMARY KEY, code TEXT{code}, amount INT{amount}){kind}"
 NO_NEGATIVE = "CREATE TRIGGER no_negative BEFORE {} ON item WHEN NEW.amount < 0 BEGIN SELECT raise(ABORT, 'negative amount'); END"
@@ -252,3 +252,85 @@ def test_an_update_that_is_rejected_leaves_the_row_as_it_was(shop):
     shop.apply(push(update("item", {"id": 1, "amount": -1}, ["id"], at=stamp(minutes=-1)), after=1))
     assert items(shop) == [(1, "c", 1)]
     assert len(shop.rejections()) == 1
+
+
+# While a change of the server waits, the row is edited here
+
+
+@pytest.mark.parametrize("strategy", ["last_write_wins", "server_wins", "client_wins", "merge"])
+def test_a_pull_that_waited_does_not_undo_what_was_pushed_meanwhile(make_pair, strategy):
+    server, client = make_pair(ITEM.format(code="", amount="", kind=""), track=["item"])
+    for replica in (server, client):
+        replica.sql("SELECT sync_set_conflict_strategy('item', ?)", strategy)
+    for event in ("INSERT", "UPDATE"):
+        client.sql(NO_NEGATIVE.format(event).replace("no_negative", f"no_negative_{event}"))
+    server.sql("INSERT INTO item VALUES (1, 'a', 1)")
+    client.sync(server)
+    server.sql("UPDATE item SET amount = -1")
+    client.pull(server)
+    assert len(client.rejections()) == 1
+    client.sql("UPDATE item SET code = 'mine'")
+    client.push(server)
+    allow_negative(client)
+    client.json("SELECT sync_retry()")
+    client.sync(server)
+    assert items(server) == items(client) == [(1, "mine", 1)]
+    assert client.rejections() == server.rejections() == []
+
+
+@pytest.mark.parametrize("strategy, code", [("last_write_wins", "mine"), ("server_wins", "theirs"), ("client_wins", "mine")])
+def test_a_pull_that_waited_meets_what_was_not_pushed_as_a_conflict(make_pair, strategy, code):
+    server, client = make_pair(ITEM.format(code="", amount="", kind=""), track=["item"])
+    for replica in (server, client):
+        replica.sql("SELECT sync_set_conflict_strategy('item', ?)", strategy)
+    for event in ("INSERT", "UPDATE"):
+        client.sql(NO_NEGATIVE.format(event).replace("no_negative", f"no_negative_{event}"))
+    server.sql("INSERT INTO item VALUES (1, 'a', 1)")
+    client.sync(server)
+    server.sql("UPDATE item SET code = 'theirs', amount = -1")
+    client.pull(server)
+    let_the_clock_tick()
+    client.sql("UPDATE item SET code = 'mine'")
+    allow_negative(client)
+    client.json("SELECT sync_retry()")
+    client.sync(server)
+    assert items(server) == items(client)
+    assert items(client)[0][1] == code
+    assert len(client.conflicts()) == 1
+
+
+def test_a_push_that_waited_meets_what_was_deleted_and_purged_meanwhile(make_replica):
+    tables = ITEM.format(code="", amount="", kind="")
+    server, client, other = (make_replica(name, tables, track=["item"]) for name in ("server", "client", "other"))
+    server.sql(NO_NEGATIVE.format("INSERT"))
+    client.sql("INSERT INTO item VALUES (1, 'waits', -1)")
+    client.sync(server)
+    assert len(server.rejections()) == 1
+    other.sync(server)
+    other.sql("INSERT INTO item VALUES (2, 'x', 1)")
+    other.sync(server)
+    server.sql("DELETE FROM item")
+    for replica in (client, other):
+        replica.sync(server)
+    server.sql("SELECT sync_purge_tombstones()")
+    server.sql("DROP TRIGGER no_negative")
+    server.json("SELECT sync_retry()")
+    for _ in range(2):
+        client.sync(server)
+        other.sync(server)
+    assert items(server) == items(client) == items(other) == [(1, "waits", -1)]
+
+
+def test_many_waiting_changes_are_judged_in_one_pass(make_replica):
+    """Their rows exist, were changed since by another, and everything that waited was older."""
+    shop = make_replica("shop", ITEM.format(code="", amount=" CHECK (amount < 1000)", kind=""), track=["item"])
+    shop.many("INSERT INTO item VALUES (?, 'start', 1)", [(id,) for id in range(2000)])
+    seen = shop.state["maxVersion"]
+    shop.apply(push(*[item(id, "late", 1000, at=stamp(minutes=-5)) for id in range(1000)], seen=seen))
+    assert len(shop.rejections()) == 1000
+    shop.apply(push(*[item(id, "kept", 2, at=stamp(minutes=-4), origin=BOB) for id in range(1000, 2000)], sender=BOB, seen=seen))
+    assert len(shop.rejections()) == 1000
+    for rejection in shop.rejections()[:1]:
+        assert shop.value("SELECT sync_discard(?)", rejection["id"]) == 1
+    again = shop.json("SELECT sync_retry()")
+    assert (again["applied"], again["rejected"]) == (0, 999)

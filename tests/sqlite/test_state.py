@@ -102,6 +102,19 @@ def test_the_state_changes_nothing(client):
     assert client.state["entries"] == 1
 
 
+def test_the_status_changes_nothing_and_counts_what_is_not_pushed(client, server):
+    add(client, 1)
+    add(client, 2)
+    client.sql("PRAGMA query_only = ON")
+    assert client.status["pendingPushes"] == 2
+    client.sql("PRAGMA query_only = OFF")
+    client.push(server, size=1, limit=1)
+    client.sql("DELETE FROM Person WHERE Id = 2")
+    add(client, 3)
+    client.sql("PRAGMA query_only = ON")
+    assert client.status["pendingPushes"] == 2
+
+
 def test_the_cursor_survives_a_restart(client, open_replica):
     client.apply(pull(person(1, "a")))
     client.close()
