@@ -103,6 +103,10 @@ impl Host for SqliteHost<'_> {
         }
     }
 
+    fn is_in_transaction(&mut self) -> bool {
+        !self.connection.is_autocommit()
+    }
+
     fn begin(&mut self) -> Result<()> {
         flush_labels(self)?;
         self.transactions.begin(self.connection)

@@ -211,7 +211,10 @@ fn ignored() -> RowFailure {
 fn guard(host: &mut SqliteHost<'_>, result: Result<()>) -> Result<(), RowFailure> {
     match result {
         Ok(()) => Ok(()),
-        Err(error) if host.transactions.is_lost(host.connection) => Err(RowFailure::Fatal(error)),
+        Err(error) if host.transactions.is_lost(host.connection) => Err(match with_extended_code(host.connection, error) {
+            Error::Engine(engine) => RowFailure::Lost(engine),
+            other => RowFailure::Fatal(other),
+        }),
         Err(error) => {
             host.forget_position();
             Err(with_extended_code(host.connection, error).into())

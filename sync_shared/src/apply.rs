@@ -7,7 +7,7 @@ use crate::change::Change;
 use crate::conflict::Strategy;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
-use crate::group::{Item, Outcome, apply_group};
+use crate::group::{Condemned, Item, Outcome, apply_group, apply_in_transaction};
 use crate::hash::hash_of_changes;
 use crate::host::{Host, in_transaction};
 use crate::incoming::{Incoming, bind};
@@ -69,21 +69,22 @@ pub fn apply_counted(host: &mut dyn Host, text: &str, options: ApplyOptions) -> 
         crate::hash::verify_hash(expected, &hash_of_changes(&batch.changes))?;
     }
     let count = batch.changes.len();
-    host.begin()?;
-    let answer = apply_decoded(host, batch, options);
-    let keep = answer.is_ok() && !options.dry_run;
-    if let Err(error) = host.end(keep) {
-        host.end(false).ok();
-        return Err(error);
-    }
-    answer.map(|answer| (answer, count))
+    let mut decoded = Some(batch);
+    let answer = apply_in_transaction(host, !options.dry_run, &mut |host, condemned| {
+        let batch = match decoded.take() {
+            Some(batch) => batch,
+            None => decode_batch(text)?,
+        };
+        apply_decoded(host, batch, options, condemned)
+    })?;
+    Ok((answer, count))
 }
 
 /// `sync_retry`: tries every rejection again.
 pub fn retry(host: &mut dyn Host) -> Result<String> {
-    in_transaction(host, |host| {
+    apply_in_transaction(host, true, &mut |host, condemned| {
         let (state, catalog) = Catalog::open(host)?;
-        let mut session = Session::new(host, &state, catalog, (BatchKind::Push, None))?;
+        let mut session = Session::new(host, &state, catalog, (BatchKind::Push, None), condemned)?;
         let mut answer = Answer::default();
         let all = rejection::load(host)?;
         retry_rejections(host, &mut session, all, &mut answer)?;
@@ -101,7 +102,7 @@ pub fn discard(host: &mut dyn Host, id: i64) -> Result<bool> {
     in_transaction(host, |host| rejection::remove(host, id))
 }
 
-fn apply_decoded(host: &mut dyn Host, mut batch: Batch<'_>, options: ApplyOptions) -> Result<String> {
+fn apply_decoded(host: &mut dyn Host, mut batch: Batch<'_>, options: ApplyOptions, condemned: &mut Condemned) -> Result<String> {
     let (mut state, catalog) = Catalog::open(host)?;
     let from = batch.from_version.unwrap_or(0);
     let to = batch.to_version.or(batch.changes.last().map(|c| c.version)).unwrap_or(from);
@@ -109,7 +110,7 @@ fn apply_decoded(host: &mut dyn Host, mut batch: Batch<'_>, options: ApplyOption
         BatchKind::Pull => admit_pull(host, &mut state, &batch, Cursor::from_number(from))?,
         BatchKind::Push => admit_push(host, &state, &batch)?,
     };
-    let mut session = Session::new(host, &state, catalog, (batch.kind, options.strategy))?;
+    let mut session = Session::new(host, &state, catalog, (batch.kind, options.strategy), condemned)?;
     let mut answer = Answer::default();
     let changes = std::mem::take(&mut batch.changes);
     let (fresh, newest_stamp, newest_received) = sift(host, &state, &batch, changes, &peer, &mut answer)?;
@@ -153,7 +154,7 @@ fn end_pull(host: &mut dyn Host, state: &State, batch: &Batch<'_>, to: i64) -> R
 }
 
 /// All that the server has is here: makes it this replica's.
-fn end_resync(host: &mut dyn Host, session: &mut Session, peer: &Peer, answer: &mut Answer) -> Result<()> {
+fn end_resync(host: &mut dyn Host, session: &mut Session<'_>, peer: &Peer, answer: &mut Answer) -> Result<()> {
     // What of the server's had been refused is among it, or is gone there.
     rejection::remove_all_of(host, UPSTREAM)?;
     let mut applied = 0;
@@ -176,7 +177,7 @@ struct Waiting<'a> {
 
 fn apply_incoming(
     host: &mut dyn Host,
-    session: &mut Session,
+    session: &mut Session<'_>,
     incoming: Vec<Incoming<'_>>,
     peer: &Peer,
     answer: &mut Answer,
@@ -236,7 +237,7 @@ fn apply_incoming(
 }
 
 /// Tries rejections again, oldest first; those that succeed are removed.
-fn retry_rejections(host: &mut dyn Host, session: &mut Session, rejections: Vec<Rejection>, answer: &mut Answer) -> Result<()> {
+fn retry_rejections(host: &mut dyn Host, session: &mut Session<'_>, rejections: Vec<Rejection>, answer: &mut Answer) -> Result<()> {
     let state = State::load(host)?;
     let upstream = Peer::upstream(host, &state)?.origin;
     let (mut items, mut ids) = (Vec::new(), Vec::new());

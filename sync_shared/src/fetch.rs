@@ -3,13 +3,15 @@
 use crate::batch::{FULL_BYTES, MAX_CHANGES};
 use crate::canonical::{write_escaped, write_string};
 use crate::catalog::Catalog;
-use crate::change::{ChangeHead, write_tail};
+use crate::change::{ChangeHead, Operation, write_tail};
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::host::{Host, LogEntry, LogRange};
 use crate::receive::received_version;
+use crate::rejection;
 use crate::stamp;
 use crate::state::{State, known_origin, origin_names, parse_origin};
+use crate::table::RowHash;
 use crate::value::push_hex;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -29,12 +31,7 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
     let mut to_anchor: Option<(i64, i64)> = None;
     host.read_log(&catalog, LogRange { upto: head, ..LogRange::after(from.version) }, &mut |entry| {
         if plan.excludes(entry) {
-            if !excluded.is_empty() {
-                excluded.push(',');
-            }
-            excluded.push_str(if entry.operation == crate::change::Operation::Delete { "\"-" } else { "\"+" });
-            push_hex(&mut excluded, &entry.row_hash()?);
-            write!(excluded, "@{}@{}\"", entry.version, entry.stamp).ok();
+            write_excluded(&mut excluded, (entry.version, entry.operation, entry.stamp), &entry.row_hash()?);
         } else if writer.count >= plan.batch_size || writer.out.len() >= FULL_BYTES {
             has_more = true;
             return Ok(false);
@@ -47,6 +44,12 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
     })?;
     if !has_more && head > to_version {
         (to_version, to_anchor) = (head, None);
+    }
+    if let Some(client) = plan.exclude.filter(|_| !has_more) {
+        // What the client has pushed and waits here is newer than anything in the log.
+        rejection::visit_newest_of(host, client, &mut |row, operation, stamp| {
+            write_excluded(&mut excluded, (head + 1, operation, stamp), row);
+        })?;
     }
     let from_anchor = anchor_at(host, &catalog, from.version, &writer.origins)?;
     let to_anchor = match to_anchor {
@@ -88,6 +91,16 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
     Ok(writer.finish(head_members))
 }
 
+/// Names an entry that is left out of a batch, see ARCHITECTURE.md.
+fn write_excluded(out: &mut String, (version, operation, stamp): (i64, Operation, i64), row: &RowHash) {
+    if !out.is_empty() {
+        out.push(',');
+    }
+    out.push_str(if operation == Operation::Delete { "\"-" } else { "\"+" });
+    push_hex(out, row);
+    write!(out, "@{version}@{stamp}\"").ok();
+}
+
 /// A change as `sync_changes()` shows it.
 pub struct VisibleChange<'a> {
     pub version: i64,
@@ -125,7 +138,7 @@ pub fn visit_changes(
             timestamp: stamp::format(entry.stamp),
         };
         entry.write_key(&mut change.pk_value)?;
-        if entry.operation != crate::change::Operation::Delete {
+        if entry.operation != Operation::Delete {
             entry.write_payload(change.payload.insert(String::new()))?;
         }
         visit(change);
@@ -205,7 +218,7 @@ impl ChangeWriter {
         self.pk.clear();
         self.payload.clear();
         entry.write_key(&mut self.pk).map_err(|e| unreadable(entry, &self.pk, e))?;
-        let deleted = entry.operation == crate::change::Operation::Delete;
+        let deleted = entry.operation == Operation::Delete;
         if !deleted {
             entry.write_payload(&mut self.payload).map_err(|e| unreadable(entry, &self.pk, e))?;
         }

@@ -140,6 +140,8 @@ pub struct Written {
 pub enum RowFailure {
     /// The row is refused; nothing of it was written.
     Refused { kind: &'static str, code: String, message: String },
+    /// A trigger ended the whole transaction over this row.
+    Lost(EngineError),
     /// The whole call has to fail.
     Fatal(Error),
 }
@@ -201,6 +203,9 @@ pub trait Host {
 
     /// Runs a statement of the user's; returns the number of rows.
     fn execute_user(&mut self, statement: &str) -> Result<u64>;
+
+    /// Is a transaction open, the caller's or ours?
+    fn is_in_transaction(&mut self) -> bool;
 
     /// Opens a nested unit of work, write lock included.
     fn begin(&mut self) -> Result<()>;
@@ -320,10 +325,15 @@ pub trait Host {
 
 /// Runs `body` as one unit of work: kept if it succeeds, undone if it fails.
 pub fn in_transaction<T>(host: &mut dyn Host, body: impl FnOnce(&mut dyn Host) -> Result<T>) -> Result<T> {
+    try_in_transaction(host, true, body)
+}
+
+/// As [`in_transaction`], but undone in any case unless `keep`.
+pub fn try_in_transaction<T>(host: &mut dyn Host, keep: bool, body: impl FnOnce(&mut dyn Host) -> Result<T>) -> Result<T> {
     host.begin()?;
     match body(host) {
         Ok(value) => {
-            if let Err(error) = host.end(true) {
+            if let Err(error) = host.end(keep) {
                 // What could not be committed must not stay open.
                 host.end(false).ok();
                 return Err(error);

@@ -25,7 +25,7 @@ pub enum Incoming<'a> {
 /// Errors: `TableNotFound`, `TableNotTracked`, `InvalidBatch`.
 pub fn bind<'a>(
     host: &mut dyn Host,
-    session: &mut Session,
+    session: &mut Session<'_>,
     direction: BatchKind,
     changes: Vec<Change<'a>>,
     peer: &Peer,

@@ -38,6 +38,7 @@ mod group;
 mod incoming;
 mod merge;
 mod newest;
+mod plan;
 mod receive;
 mod rejection;
 mod resolve;

@@ -1,7 +1,7 @@
 //! Changes that could not be applied yet: kept whole in `_sync_rejections`, tried again, never lost and never overtaken.
 
 use crate::change::{Change, Operation};
-use crate::error::{Error, Result};
+use crate::error::{EngineError, Error, Result};
 use crate::host::Host;
 use crate::stamp;
 use crate::table::RowHash;
@@ -30,6 +30,11 @@ pub struct Reason {
 impl Reason {
     pub fn new(kind: &'static str, message: String) -> Reason {
         Reason { kind, code: String::new(), message, waits_for: None }
+    }
+
+    /// The engine refused the row.
+    pub fn of_engine(error: &EngineError) -> Reason {
+        Reason { kind: error.kind, code: error.code.clone(), message: error.message.clone(), waits_for: None }
     }
 
     pub fn queued() -> Reason {
@@ -70,7 +75,6 @@ pub fn load(host: &mut dyn Host) -> Result<Vec<Rejection>> {
                 ValueRef::Blob(bytes) => Ok(RowHash::try_from(bytes).ok()),
                 _ => Ok::<_, Error>(None),
             };
-            let damaged = || Error::corrupt("a row of _sync_rejections");
             rejections.push(Rejection {
                 id: row.integer(0)?,
                 change: Change {
@@ -95,6 +99,22 @@ pub fn load(host: &mut dyn Host) -> Result<Vec<Rejection>> {
         },
     )?;
     Ok(rejections)
+}
+
+/// The newest waiting change of every row that a neighbour has delivered: the row, what it does, and its stamp.
+pub fn visit_newest_of(host: &mut dyn Host, via: i64, visit: &mut dyn FnMut(&RowHash, Operation, i64)) -> Result<()> {
+    let sql = "SELECT row_hash, operation, timestamp FROM _sync_rejections AS r WHERE via = ?1 AND id = \
+               (SELECT max(id) FROM _sync_rejections AS s WHERE s.row_hash = r.row_hash AND s.via = r.via) ORDER BY id";
+    host.query(sql, &[ValueRef::Integer(via)], &mut |row| {
+        let hash = match row.value(0)? {
+            ValueRef::Blob(bytes) => RowHash::try_from(bytes).ok(),
+            _ => None,
+        };
+        let parts = (hash, Operation::parse(row.text(1)?), stamp::parse(row.text(2)?));
+        let (Some(hash), Some(operation), Some(stamp)) = parts else { return Err(damaged()) };
+        visit(&hash, operation, stamp);
+        Ok(true)
+    })
 }
 
 pub fn store(
@@ -149,6 +169,10 @@ pub fn update(host: &mut dyn Host, id: i64, reason: &Reason) -> Result<()> {
 pub fn remove_all_of(host: &mut dyn Host, via: i64) -> Result<()> {
     host.execute("DELETE FROM _sync_rejections WHERE via = ?1", &[ValueRef::Integer(via)])?;
     Ok(())
+}
+
+fn damaged() -> Error {
+    Error::corrupt("a row of _sync_rejections")
 }
 
 pub fn remove(host: &mut dyn Host, id: i64) -> Result<bool> {

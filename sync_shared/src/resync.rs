@@ -216,11 +216,8 @@ fn remove_rows(host: &mut dyn Host, catalog: &Catalog, peer: &Peer, rows: Vec<(u
                     places.push(place);
                 }
                 Err(RowFailure::Refused { .. }) => refused.push(place),
-                Err(RowFailure::Fatal(error)) => {
-                    host.end_references()?;
-                    host.end(false)?;
-                    return Err(error);
-                }
+                Err(RowFailure::Fatal(error)) => return give_up(host, error),
+                Err(RowFailure::Lost(error)) => return give_up(host, Error::Engine(error)),
             }
         }
         let violations = host.violations(catalog, &touched);
@@ -239,4 +236,10 @@ fn remove_rows(host: &mut dyn Host, catalog: &Catalog, peer: &Peer, rows: Vec<(u
         kept.extend(refused);
         kept.extend(violations.iter().map(|v| places[v.row]));
     }
+}
+
+fn give_up(host: &mut dyn Host, error: Error) -> Result<()> {
+    host.end_references()?;
+    host.end(false)?;
+    Err(error)
 }

@@ -5,7 +5,7 @@ use crate::catalog::Catalog;
 use crate::change::Change;
 use crate::conflict::Strategy;
 use crate::error::Result;
-use crate::group::{Item, Outcome};
+use crate::group::{Condemned, Item, Outcome};
 use crate::host::Host;
 use crate::newest::NewestEntries;
 use crate::rejection::{QUEUED, Reason, Rejection, WAITS_FOR_PARENT};
@@ -16,7 +16,7 @@ use serde_json::{Value as Json, json};
 use std::collections::{HashMap, HashSet};
 
 /// What is known while changes are applied.
-pub struct Session {
+pub struct Session<'s> {
     pub catalog: Catalog,
     pub strategy: Option<Strategy>,
     /// Id of this replica in `_sync_origins`.
@@ -29,6 +29,8 @@ pub struct Session {
     pub entries: Option<NewestEntries>,
     /// Neighbours, and whether they have anything unseen.
     pub unseen: HashMap<i64, bool>,
+    /// Changes that are refused without being tried.
+    pub condemned: &'s mut Condemned,
     pub purge_horizon: i64,
     pub last_push_version: i64,
     /// Local changes were captured on the way.
@@ -38,13 +40,14 @@ pub struct Session {
     stored_newest: HashMap<i64, i64>,
 }
 
-impl Session {
+impl<'s> Session<'s> {
     pub fn new(
         host: &mut dyn Host,
         state: &State,
         catalog: Catalog,
         (kind, strategy): (BatchKind, Option<Strategy>),
-    ) -> Result<Session> {
+        condemned: &'s mut Condemned,
+    ) -> Result<Session<'s>> {
         let mut newest = HashMap::new();
         host.query("SELECT id, newest_stamp FROM _sync_origins", &[], &mut |row| {
             newest.insert(row.integer(0)?, row.integer(1)?);
@@ -58,6 +61,7 @@ impl Session {
             stored_newest: newest.clone(),
             newest,
             entries: None,
+            condemned,
             purge_horizon: state.purge_horizon,
             last_push_version: state.last_push_version,
             unseen: HashMap::new(),

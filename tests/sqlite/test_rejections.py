@@ -5,6 +5,7 @@ import json
 import pytest
 
 from crafted import ALICE, BOB, delete, insert, let_the_clock_tick, pull, push, stamp, update
+from replica import DRIVER_ERRORS
 
 ITEM = "CREATE TABLE item(id INTEGER PRIMARY KEY, code TEXT{code}, amount INT{amount}){kind}"
 NO_NEGATIVE = "CREATE TRIGGER no_negative BEFORE {} ON item WHEN NEW.amount < 0 BEGIN SELECT raise(ABORT, 'negative amount'); END"
@@ -334,3 +335,45 @@ def test_many_waiting_changes_are_judged_in_one_pass(make_replica):
         assert shop.value("SELECT sync_discard(?)", rejection["id"]) == 1
     again = shop.json("SELECT sync_retry()")
     assert (again["applied"], again["rejected"]) == (0, 999)
+
+
+# A trigger that ends the whole transaction
+
+
+ROLLS_BACK = NO_NEGATIVE.format("INSERT").replace("ABORT", "ROLLBACK")
+
+
+def test_changes_over_which_the_transaction_was_ended_wait_like_any_other(make_replica):
+    shop = make_replica("shop", ITEM.format(code="", amount="", kind=""), track=["item"])
+    shop.sql(ROLLS_BACK)
+    result = shop.apply(push(item(1), item(2, amount=-1), item(3), item(4, amount=-2), item(2, amount=5)))
+    assert (result["applied"], result["rejected"], result["deferred"]) == (2, 2, 1)
+    assert [rejection["kind"] for rejection in result["rejections"]] == ["ConstraintViolation", "ConstraintViolation", "Queued"]
+    assert "negative amount" in result["rejections"][0]["message"]
+    shop.apply(push(item(5), after=5))
+    shop.json("SELECT sync_retry()")
+    assert [row[0] for row in items(shop)] == [1, 3, 5]
+    shop.sql("DROP TRIGGER no_negative")
+    assert shop.json("SELECT sync_retry()")["applied"] == 3
+    assert items(shop) == [(1, "c", 1), (2, "c", 5), (3, "c", 1), (4, "c", -2), (5, "c", 1)]
+    assert shop.rejections() == []
+
+
+def test_a_transaction_of_the_caller_s_that_a_trigger_ends_is_an_error(make_replica):
+    shop = make_replica("shop", ITEM.format(code="", amount="", kind=""), track=["item"])
+    shop.sql(ROLLS_BACK)
+    shop.sql("BEGIN")
+    shop.sql("INSERT INTO item VALUES (9, 'mine', 1)")
+    with pytest.raises(DRIVER_ERRORS, match="negative amount"):
+        shop.apply(push(item(1), item(2, amount=-1)))
+    assert items(shop) == [] and shop.rejections() == []
+    shop.apply(push(item(1), item(2, amount=-1)))
+    assert [row[0] for row in items(shop)] == [1]
+
+
+def test_a_dry_run_survives_a_trigger_that_ends_the_transaction(make_replica):
+    shop = make_replica("shop", ITEM.format(code="", amount="", kind=""), track=["item"])
+    shop.sql(ROLLS_BACK)
+    result = shop.apply(push(item(1), item(2, amount=-1)), dryRun=True)
+    assert (result["applied"], result["rejected"]) == (1, 1)
+    assert items(shop) == [] and shop.rejections() == [] and shop.log() == []

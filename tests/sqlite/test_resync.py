@@ -341,3 +341,48 @@ def test_a_purge_in_the_middle_of_a_resync_asks_for_another(server, client):
     begin_resync(client)
     client.pull(server, size=2)
     assert ids(client) == ids(server) == [2, 3, 4, 5, 6, 7]
+
+
+PARENT_AND_CHILD = (
+    "CREATE TABLE parent(id INTEGER PRIMARY KEY)",
+    "CREATE TABLE child(id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parent(id))",
+)
+
+
+@pytest.mark.parametrize("change", ["INSERT INTO child VALUES (2, 9)", "UPDATE child SET parent = 9 WHERE id = 1"])
+def test_a_resync_keeps_what_waits_at_the_server(make_pair, change):
+    server, client = make_pair(*PARENT_AND_CHILD, track=["parent", "child"])
+    server.sql("INSERT INTO parent VALUES (1)")
+    server.sql("INSERT INTO child VALUES (1, 1)")
+    client.sync(server)
+    client.sql("PRAGMA foreign_keys = OFF")
+    client.sql(change)
+    client.push(server)
+    assert len(server.rejections()) == 1
+    before = client.rows("child")
+    begin_resync(client)
+    client.sync(server, size=1)
+    assert client.rows("child") == before
+    server.sql("INSERT INTO parent VALUES (9)")
+    server.json("SELECT sync_retry()")
+    client.sync(server)
+    assert client.rows("child") == server.rows("child") == before
+    assert server.rejections() == []
+
+
+def test_a_resync_keeps_a_delete_that_waits_at_the_server(make_pair):
+    server, client = make_pair(*PARENT_AND_CHILD, track=["parent", "child"])
+    server.sql("INSERT INTO parent VALUES (1)")
+    client.sync(server)
+    server.sql("INSERT INTO child VALUES (1, 1)")
+    client.sql("DELETE FROM parent")
+    client.push(server)
+    assert len(server.rejections()) == 1
+    begin_resync(client)
+    client.pull(server)
+    assert client.rows("parent") == []
+    server.sql("DELETE FROM child")
+    server.json("SELECT sync_retry()")
+    settle(server, client)
+    assert client.rows("parent") == server.rows("parent") == []
+    assert server.rejections() == client.rejections() == []
