@@ -135,6 +135,8 @@ CREATE TABLE IF NOT EXISTS _sync_rejections (
   -- the sender had seen this log up to here
   seen_version INTEGER NOT NULL,
   row_hash BLOB NOT NULL,
+  -- 1: it won a conflict at the neighbour, so its author is told
+  contested INTEGER NOT NULL,
   -- row_hash of the missing row of a foreign key
   waits_for BLOB,
   kind TEXT NOT NULL,

@@ -17,11 +17,12 @@ pub struct Known {
     pub origin: i64,
     pub stamp: i64,
     pub via: Option<i64>,
+    pub contested: bool,
 }
 
 impl Known {
     fn of(entry: &LogEntry<'_>) -> Known {
-        Known { version: entry.version, origin: entry.origin, stamp: entry.stamp, via: entry.via }
+        Known { version: entry.version, origin: entry.origin, stamp: entry.stamp, via: entry.via, contested: entry.contested }
     }
 }
 

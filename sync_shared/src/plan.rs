@@ -13,7 +13,7 @@ use crate::merge::{Sides, entry_values};
 use crate::newest::NewestEntries;
 use crate::session::Session;
 use crate::table::RowHash;
-use crate::unseen::unseen_entry;
+use crate::unseen::{UPSTREAM, unseen_entry};
 use crate::value::Value;
 use std::collections::HashMap;
 
@@ -81,16 +81,22 @@ fn plan_by_entry(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>
         let forgotten = item.retried && item.direction == BatchKind::Push && item.peer.boundary < session.purge_horizon;
         return Ok(Plan::apply(forgotten, true));
     };
+    if item.direction == BatchKind::Pull && known.via == Some(UPSTREAM) {
+        // Both came from one log and in its order, whatever their stamps say: a hub may have put one of them back.
+        return Ok(Plan::apply(false, true));
+    }
     let seen = known.version <= item.peer.boundary || item.peer.knows(known.origin, known.via);
+    // What won here before goes back to the author, so what follows it has to go back too.
+    let contested = item.direction == BatchKind::Push && known.contested && known.version > item.peer.boundary;
     if known.origin == item.origin {
         // A change that waited was never applied; of two with one stamp the later in the queue is the newer.
         return Ok(match (item.change.stamp, item.retried) <= (known.stamp, false) {
             true => Plan::skip(),
-            false => Plan::apply(false, true),
+            false => Plan::apply(contested, true),
         });
     }
     if seen {
-        return Ok(Plan::apply(false, true));
+        return Ok(Plan::apply(contested, true));
     }
     if item.retried && item.direction == BatchKind::Pull && known.version <= session.last_push_version {
         // The server has taken a later edit of the row from here while this change of its own waited.

@@ -67,8 +67,8 @@ pub struct Rejection {
 pub fn load(host: &mut dyn Host) -> Result<Vec<Rejection>> {
     let mut rejections = Vec::new();
     host.query(
-        "SELECT id, table_name, pk_value, operation, payload, origin, timestamp, version, via, seen_version, row_hash, waits_for, kind, code, message \
-         FROM _sync_rejections ORDER BY id",
+        "SELECT id, table_name, pk_value, operation, payload, origin, timestamp, version, via, seen_version, row_hash, waits_for, kind, code, message, \
+         contested FROM _sync_rejections ORDER BY id",
         &[],
         &mut |row| {
             let hash = |column| match row.value(column)? {
@@ -85,7 +85,7 @@ pub fn load(host: &mut dyn Host) -> Result<Vec<Rejection>> {
                     payload: row.optional_text(4)?.map(Cow::Owned),
                     origin: Cow::Owned(row.text(5)?.to_owned()),
                     stamp: stamp::parse(row.text(6)?).ok_or_else(damaged)?,
-                    contested: false,
+                    contested: row.integer(15)? != 0,
                 },
                 via: row.integer(8)?,
                 seen_version: row.integer(9)?,
@@ -127,8 +127,8 @@ pub fn store(
     let now = stamp::format(host.now());
     host.execute(
         "INSERT INTO _sync_rejections (table_name, pk_value, operation, payload, origin, timestamp, version, via, seen_version, \
-         row_hash, waits_for, kind, code, message, attempts, rejected_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 1, ?15)",
+         row_hash, waits_for, kind, code, message, attempts, rejected_at, contested) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 1, ?15, ?16)",
         &[
             ValueRef::Text(&change.table_name),
             ValueRef::Text(&change.pk_value),
@@ -145,6 +145,7 @@ pub fn store(
             ValueRef::Text(&reason.code),
             ValueRef::Text(&reason.message),
             ValueRef::Text(&now),
+            ValueRef::Integer(i64::from(change.contested)),
         ],
     )?;
     Ok(())
