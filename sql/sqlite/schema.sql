@@ -89,8 +89,8 @@ CREATE TABLE IF NOT EXISTS _sync_unseen (
   peer INTEGER NOT NULL,
   row_hash BLOB NOT NULL,
   version INTEGER NOT NULL,
-  -- 1: a change of the neighbour has won over it; the neighbour is told
-  won INTEGER NOT NULL DEFAULT 0,
+  -- 1: it is the neighbour's own, which won over what it had not seen; the neighbour is told
+  won INTEGER NOT NULL,
   PRIMARY KEY (peer, row_hash)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS idx_sync_unseen_version ON _sync_unseen (peer, version);
@@ -102,9 +102,19 @@ CREATE TABLE IF NOT EXISTS _sync_received (
   -- from_version < version <= to_version
   from_version INTEGER NOT NULL,
   to_version INTEGER NOT NULL,
-  newest_stamp INTEGER NOT NULL,
+  -- the sender's clock: nothing of it was stamped later
+  clock INTEGER NOT NULL,
+  -- names the batch that ended at to_version
+  mark TEXT,
   PRIMARY KEY (sender, epoch, from_version)
 ) WITHOUT ROWID;
+
+-- The batches handed out for the server since the last one that is known to have arrived.
+CREATE TABLE IF NOT EXISTS _sync_pushes (
+  to_version INTEGER PRIMARY KEY,
+  -- a random UUID: a copy of this database, or a later state of it, has another one
+  mark TEXT NOT NULL
+);
 
 -- Every conflict: both sides, who won and by which strategy.
 CREATE TABLE IF NOT EXISTS _sync_conflicts (
@@ -134,9 +144,15 @@ CREATE TABLE IF NOT EXISTS _sync_rejections (
   via INTEGER NOT NULL,
   -- the sender had seen this log up to here
   seen_version INTEGER NOT NULL,
+  -- the log was searched up to here for what the sender had not seen of the row
+  searched_version INTEGER NOT NULL,
+  -- the newest of it
+  met_version INTEGER,
   row_hash BLOB NOT NULL,
   -- 1: it won a conflict at the neighbour, so its author is told
   contested INTEGER NOT NULL,
+  -- what the sender had applied of this log for the row, if that was less than it had received
+  sender_seen INTEGER,
   -- row_hash of the missing row of a foreign key
   waits_for BLOB,
   kind TEXT NOT NULL,

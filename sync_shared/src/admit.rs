@@ -4,13 +4,12 @@ use crate::batch::{Batch, BatchKind};
 use crate::change::Change;
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
-use crate::host::{Host, query_value};
+use crate::fetch_local::{is_own_push, set_pushed};
+use crate::host::Host;
 use crate::receive::Received;
 use crate::session::Answer;
-use crate::stamp;
 use crate::state::{self, State, origin_number};
 use crate::unseen::Peer;
-use crate::value::ValueRef;
 
 /// Checks that a pull goes on where the last one ended, in the same server's same history.
 pub fn admit_pull(host: &mut dyn Host, state: &mut State, batch: &Batch<'_>, from: Cursor) -> Result<Peer> {
@@ -46,28 +45,13 @@ pub fn admit_pull(host: &mut dyn Host, state: &mut State, batch: &Batch<'_>, fro
         let message = format!("the server was restored and went on: version {from} is not the one pulled before; {ADVICE}");
         return Err(Error::epoch_mismatch(message, ours, theirs));
     }
-    let head = host.head()?;
-    if let Some(received) = batch.received_version {
-        if received > head {
-            let message = format!(
-                "this database was restored: the server has its changes up to version {received}, its log ends at {head}; \
-                 call sync_regenerate_origin() and then sync_begin_resync()"
-            );
-            return Err(Error::epoch_mismatch(message, &received.to_string(), &head.to_string()));
-        }
-        let newest = batch.received_stamp.filter(|_| received > state.last_push_version);
-        if let Some(stamp) = newest
-            && !holds_stamp(host, stamp, received)?
-        {
-            let message = "the server has received other changes under this replica's versions: this database is a copy, or was \
-                           restored and went on; call sync_regenerate_origin() and then sync_begin_resync()";
-            return Err(Error::epoch_mismatch(message, &stamp::format(stamp), &received.to_string()));
-        }
-        if received != state.last_push_version {
-            // An answer to a push was lost; or the server lost what it had received, and gets it again.
-            state.last_push_version = received;
-            state::set_integer(host, "last_push_version", received)?;
-        }
+    // An older batch that comes late says nothing of what the server has received since.
+    if batch.max_version.is_none_or(|max| max >= state.server_max) {
+        admit_received(host, state, batch)?;
+    }
+    if let Some(max) = batch.max_version.filter(|&max| max > state.server_max) {
+        state.server_max = max;
+        state::set_integer(host, "server_max", max)?;
     }
     if !known {
         state.server_origin.clone_from(&batch.origin_id);
@@ -81,10 +65,30 @@ pub fn admit_pull(host: &mut dyn Host, state: &mut State, batch: &Batch<'_>, fro
     Peer::upstream(host, state)
 }
 
-/// Was a change with this stamp logged here at or below a version?
-fn holds_stamp(host: &mut dyn Host, stamp: i64, version: i64) -> Result<bool> {
-    let sql = "SELECT 1 FROM _sync_log_data WHERE version <= ?1 AND coalesce(stamp, clock) = ?2 LIMIT 1";
-    Ok(query_value(host, sql, &[ValueRef::Integer(version), ValueRef::Integer(stamp)])?.is_some())
+/// Takes up what the server has received of this replica, and checks that it was this replica's.
+fn admit_received(host: &mut dyn Host, state: &mut State, batch: &Batch<'_>) -> Result<()> {
+    const ADVICE: &str = "call sync_regenerate_origin() and then sync_begin_resync()";
+    let Some(received) = batch.received_version else { return Ok(()) };
+    let head = host.head()?;
+    if received > head {
+        let message =
+            format!("this database was restored: the server has its changes up to version {received}, its log ends at {head}; {ADVICE}");
+        return Err(Error::epoch_mismatch(message, &received.to_string(), &head.to_string()));
+    }
+    if let Some(theirs) = batch.received_mark.as_deref()
+        && !is_own_push(host, received, theirs)?
+    {
+        let message = format!(
+            "the server has received other changes under this replica's versions: this database is a copy, or was restored and went on; {ADVICE}"
+        );
+        return Err(Error::epoch_mismatch(message, &head.to_string(), &received.to_string()));
+    }
+    if received != state.last_push_version {
+        // An answer to a push was lost; or the server lost what it had received, and gets it again.
+        state.last_push_version = received;
+        set_pushed(host, received)?;
+    }
+    Ok(())
 }
 
 /// Checks that a push speaks of this server's history.
@@ -109,7 +113,7 @@ pub fn admit_push(host: &mut dyn Host, state: &State, batch: &Batch<'_>) -> Resu
 }
 
 /// Leaves out what was received before and what is this replica's own; restamps what is too far ahead.
-/// Returns the rest, their newest stamp, and the newest stamp as it was received.
+/// Returns the rest, and their newest stamp.
 pub fn sift<'a>(
     host: &mut dyn Host,
     state: &State,
@@ -117,22 +121,22 @@ pub fn sift<'a>(
     changes: Vec<Change<'a>>,
     peer: &Peer,
     answer: &mut Answer,
-) -> Result<(Vec<Change<'a>>, Option<i64>, Option<i64>)> {
+) -> Result<(Vec<Change<'a>>, Option<i64>)> {
     let received = match batch.kind {
         BatchKind::Push => Received::load(host, peer.id, batch.epoch.as_deref().unwrap_or_default())?,
         BatchKind::Pull => Received::default(),
     };
     let limit = host.now().saturating_add(state.max_clock_skew);
     let hub_clock = host.clock()?;
-    let (mut newest, mut newest_received): (Option<i64>, Option<i64>) = (None, None);
+    let mut newest: Option<i64> = None;
     let mut fresh = Vec::with_capacity(changes.len());
     for mut change in changes {
-        newest_received = newest_received.max(Some(change.stamp));
         let duplicate = match batch.kind {
             BatchKind::Pull => change.version <= state.cursor.version,
             BatchKind::Push => received.contains(change.version, change.stamp),
         };
-        let echo = change.origin == state.origin_id && !change.contested && !state.resync;
+        let comes_back = batch.kind == BatchKind::Pull && (change.contested || state.resync);
+        let echo = change.origin == state.origin_id && !comes_back;
         if duplicate || echo {
             answer.skipped += 1;
             continue;
@@ -144,6 +148,5 @@ pub fn sift<'a>(
         newest = newest.max(Some(change.stamp));
         fresh.push(change);
     }
-    Ok((fresh, newest, newest_received))
+    Ok((fresh, newest))
 }
-

@@ -9,11 +9,11 @@ use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::group::{Condemned, Item, Outcome, apply_group, apply_in_transaction};
 use crate::hash::hash_of_changes;
-use crate::host::{Host, in_transaction};
+use crate::host::{Host, LogRange, in_transaction};
 use crate::incoming::{Incoming, bind};
 use crate::payload::{Bound, Unbound};
-use crate::receive::note_received;
-use crate::rejection::{self, Reason, Rejection, worth_trying};
+use crate::receive::{Range, note_received};
+use crate::rejection::{self, NeighbourRow, Reason, Rejection, worth_trying};
 use crate::resync;
 use crate::session::{Answer, Session};
 use crate::state::{self, State};
@@ -86,10 +86,10 @@ pub fn retry(host: &mut dyn Host) -> Result<String> {
         let (state, catalog) = Catalog::open(host)?;
         let mut session = Session::new(host, &state, catalog, (BatchKind::Push, None), condemned)?;
         let mut answer = Answer::default();
-        let all = rejection::load(host)?;
+        let all: Vec<i64> = rejection::outlines(host)?.iter().map(|o| o.id).collect();
         retry_rejections(host, &mut session, all, &mut answer)?;
-        for rejection in rejection::load(host)? {
-            answer.report(&rejection);
+        for outline in rejection::outlines(host)? {
+            answer.report(&rejection::load(host, outline.id)?);
         }
         session.store_newest(host)?;
         Ok(answer.to_json(state.cursor.number(), state.cursor.number(), false))
@@ -111,9 +111,11 @@ fn apply_decoded(host: &mut dyn Host, mut batch: Batch<'_>, options: ApplyOption
         BatchKind::Push => admit_push(host, &state, &batch)?,
     };
     let mut session = Session::new(host, &state, catalog, (batch.kind, options.strategy), condemned)?;
+    session.comes_once = batch.from_version.is_some() && batch.to_version.is_some();
     let mut answer = Answer::default();
     let changes = std::mem::take(&mut batch.changes);
-    let (fresh, newest_stamp, newest_received) = sift(host, &state, &batch, changes, &peer, &mut answer)?;
+    let newest_received = changes.iter().map(|c| c.stamp).max();
+    let (fresh, newest_stamp) = sift(host, &state, &batch, changes, &peer, &mut answer)?;
     let incoming = bind(host, &mut session, batch.kind, fresh, &peer)?;
     if let Some(stamp) = newest_stamp {
         host.raise_clock(stamp)?;
@@ -133,7 +135,8 @@ fn apply_decoded(host: &mut dyn Host, mut batch: Batch<'_>, options: ApplyOption
         BatchKind::Push => {
             if let (Some(from), Some(to)) = (batch.from_version, batch.to_version) {
                 let sender = (peer.id, batch.epoch.as_deref().unwrap_or_default());
-                note_received(host, sender, (from, to), newest_received.unwrap_or(i64::MIN))?;
+                let clock = batch.clock.or(newest_received).unwrap_or(i64::MIN);
+                note_received(host, sender, Range { from, to, clock, mark: batch.mark })?;
             }
         }
     }
@@ -182,21 +185,22 @@ fn apply_incoming(
     peer: &Peer,
     answer: &mut Answer,
 ) -> Result<()> {
-    let parked: HashSet<RowHash> = rejection::load(host)?.into_iter().map(|r| r.row_hash).collect();
-    let mut blocked = parked.clone();
+    let mut blocked: HashSet<NeighbourRow> = rejection::outlines(host)?.into_iter().map(|o| o.row).collect();
+    let any_parked = !blocked.is_empty();
     let (mut ready, mut places, mut waiting) = (Vec::with_capacity(incoming.len()), Vec::new(), Vec::new());
     for (place, incoming) in incoming.into_iter().enumerate() {
         match incoming {
             Incoming::Refused { change, row, reason } => {
-                let reason = if blocked.insert(row) { reason } else { Reason::queued() };
+                let first = blocked.insert((peer.id, row));
+                let reason = if first { reason } else { Reason::queued() };
                 waiting.push(Waiting { place, change, row, reason });
             }
             Incoming::Bound(item) => {
                 let row = match blocked.is_empty() {
                     true => None,
-                    false => Some(item.bound.row_hash(&session.catalog.tables[item.table])?),
+                    false => Some(item.row_hash(&session.catalog)?),
                 };
-                match row.filter(|row| blocked.contains(row)) {
+                match row.filter(|row| blocked.contains(&(peer.id, *row))) {
                     Some(row) => waiting.push(Waiting { place, change: item.change, row, reason: Reason::queued() }),
                     None => {
                         ready.push(item);
@@ -207,79 +211,95 @@ fn apply_incoming(
         }
     }
     let outcomes = apply_group(host, session, &ready)?;
-    let mut written: HashSet<RowHash> = HashSet::new();
     for ((item, outcome), place) in ready.into_iter().zip(outcomes).zip(places) {
         answer.count(&outcome);
-        let waits = matches!(outcome, Outcome::Waits(_));
-        if !waits && parked.is_empty() {
-            continue;
-        }
-        let row = item.bound.row_hash(&session.catalog.tables[item.table])?;
         if let Outcome::Waits(reason) = outcome {
+            let row = item.row_hash(&session.catalog)?;
             waiting.push(Waiting { place, change: item.change, row, reason });
-            continue;
         }
-        written.insert(row);
     }
-    if waiting.is_empty() && parked.is_empty() {
+    if waiting.is_empty() && !any_parked {
         return Ok(());
     }
     waiting.sort_by_key(|w| w.place);
+    let mut came = HashSet::new();
     for Waiting { change, row, reason, .. } in waiting {
         answer.reject(&change, &reason);
-        rejection::store(host, &change, (peer.id, peer.boundary), &row, &reason)?;
+        rejection::store(host, &change, (peer.id, peer.of_change(&change).boundary), &row, &reason)?;
+        came.insert((peer.id, row));
     }
-    if !parked.is_empty() {
-        let woken = worth_trying(rejection::load(host)?, &written);
-        retry_rejections(host, session, woken, answer)?;
+    if any_parked {
+        let outlines = rejection::outlines(host)?;
+        let ids = match session.retried_version {
+            Some(version) => worth_trying(&outlines, &rows_since(host, &session.catalog, version)?, &came),
+            None => outlines.iter().map(|o| o.id).collect(),
+        };
+        retry_rejections(host, session, ids, answer)?;
+    }
+    let head = host.head()?;
+    session.retried_version = Some(head);
+    state::set_integer(host, "retried_version", head)
+}
+
+/// The rows that were written since a version.
+fn rows_since(host: &mut dyn Host, catalog: &Catalog, version: i64) -> Result<HashSet<RowHash>> {
+    let mut rows = HashSet::new();
+    host.read_log(catalog, LogRange::after(version), &mut |entry| {
+        rows.insert(entry.row_hash()?);
+        Ok(true)
+    })?;
+    Ok(rows)
+}
+
+/// Tries rejections again, oldest first; those that succeed are removed.
+fn retry_rejections(host: &mut dyn Host, session: &mut Session<'_>, ids: Vec<i64>, answer: &mut Answer) -> Result<()> {
+    let state = State::load(host)?;
+    let upstream = Peer::upstream(host, &state)?;
+    let (mut items, mut tried) = (Vec::new(), Vec::new());
+    let mut blocked: HashSet<NeighbourRow> = HashSet::new();
+    for id in ids {
+        let Rejection { change, via, seen_version, searched, row_hash, .. } = rejection::load(host, id)?;
+        if blocked.contains(&(via, row_hash)) {
+            continue;
+        }
+        let (table, bound) = match bind_again(&session.catalog, &change) {
+            Ok(bound) => bound,
+            Err(reason) => {
+                rejection::update(host, id, &reason, None)?;
+                blocked.insert((via, row_hash));
+                continue;
+            }
+        };
+        let (peer, direction) = match via == UPSTREAM {
+            true => (upstream, BatchKind::Pull),
+            false => (Peer { id: via, origin: Some(via), boundary: seen_version }, BatchKind::Push),
+        };
+        let origin = session.origin_id(host, &change.origin)?;
+        items.push(Item { change, table, bound, origin, peer, direction, retried: true, searched: Some(searched) });
+        tried.push(id);
+    }
+    let outcomes = apply_group(host, session, &items)?;
+    for ((id, item), outcome) in tried.into_iter().zip(&items).zip(outcomes) {
+        if let Outcome::Waits(reason) = &outcome {
+            let row = item.row_hash(&session.catalog)?;
+            let searched = session.entries.as_ref().filter(|_| item.is_behind()).map(|e| e.searched(&row, item.peer.boundary));
+            rejection::update(host, id, reason, searched)?;
+            continue;
+        }
+        rejection::remove(host, id)?;
+        answer.settle(&item.change);
+        answer.count(&outcome);
     }
     Ok(())
 }
 
-/// Tries rejections again, oldest first; those that succeed are removed.
-fn retry_rejections(host: &mut dyn Host, session: &mut Session<'_>, rejections: Vec<Rejection>, answer: &mut Answer) -> Result<()> {
-    let state = State::load(host)?;
-    let upstream = Peer::upstream(host, &state)?.origin;
-    let (mut items, mut ids) = (Vec::new(), Vec::new());
-    let mut blocked: HashSet<RowHash> = HashSet::new();
-    for rejection in rejections {
-        let Rejection { id, change, via, seen_version, row_hash, .. } = rejection;
-        if blocked.contains(&row_hash) {
-            continue;
-        }
-        let pull = via == UPSTREAM;
-        let peer = Peer { id: via, origin: if pull { upstream } else { Some(via) }, boundary: seen_version };
-        let direction = if pull { BatchKind::Pull } else { BatchKind::Push };
-        let bound = match session.catalog.by_wire_name(&change.table_name) {
-            None => Err(Reason::new("SchemaMismatch", format!("table {:?} is not tracked", change.table_name))),
-            Some(table) => match Bound::new(&session.catalog.tables[table], &change) {
-                Ok(bound) => Ok((table, bound)),
-                Err(Unbound::Row(kind, message)) => Err(Reason::new(kind, message)),
-                Err(Unbound::Batch(error)) => Err(Reason::new("SchemaMismatch", error.to_string())),
-            },
-        };
-        match bound {
-            Ok((table, bound)) => {
-                let origin = session.origin_id(host, &change.origin)?;
-                items.push(Item { change, table, bound, origin, peer, direction, retried: true });
-                ids.push(id);
-            }
-            Err(reason) => {
-                rejection::update(host, id, &reason)?;
-                blocked.insert(row_hash);
-            }
-        }
+/// Binds a change that waited to its table as it is now.
+fn bind_again(catalog: &Catalog, change: &Change<'_>) -> Result<(usize, Bound), Reason> {
+    let mismatch = |message: String| Reason::new("SchemaMismatch", message);
+    let table = catalog.by_wire_name(&change.table_name).ok_or_else(|| mismatch(format!("table {:?} is not tracked", change.table_name)))?;
+    match Bound::new(&catalog.tables[table], change) {
+        Ok(bound) => Ok((table, bound)),
+        Err(Unbound::Row(kind, message)) => Err(Reason::new(kind, message)),
+        Err(Unbound::Batch(error)) => Err(mismatch(error.to_string())),
     }
-    let outcomes = apply_group(host, session, &items)?;
-    for ((id, item), outcome) in ids.into_iter().zip(&items).zip(outcomes) {
-        match &outcome {
-            Outcome::Waits(reason) => rejection::update(host, id, reason)?,
-            _ => {
-                rejection::remove(host, id)?;
-                answer.settle(&item.change);
-                answer.count(&outcome);
-            }
-        }
-    }
-    Ok(())
 }

@@ -49,11 +49,15 @@ pub struct Batch<'a> {
     /// Push: whose version that is.
     pub server_epoch: Option<String>,
     pub max_version: Option<i64>,
+    /// Push: the sender's clock; nothing up to `to_version` is stamped later. Milliseconds since 1970.
+    pub clock: Option<i64>,
+    /// Push: names this batch and those that the sender made of the same log.
+    pub mark: Option<String>,
     pub from_anchor: Option<String>,
     pub to_anchor: Option<String>,
     pub received_version: Option<i64>,
-    /// Newest stamp of what was received.
-    pub received_stamp: Option<i64>,
+    /// The mark of the batch that brought it.
+    pub received_mark: Option<String>,
     /// Entries that were left out, see ARCHITECTURE.md.
     pub excluded: Vec<String>,
     pub changes: Vec<Change<'a>>,
@@ -95,10 +99,12 @@ struct RawBatch<'a> {
     last_server_version: Option<i64>,
     server_epoch: Option<String>,
     max_version: Option<i64>,
+    clock: Option<i64>,
+    mark: Option<String>,
     from_anchor: Option<String>,
     to_anchor: Option<String>,
     received_version: Option<i64>,
-    received_stamp: Option<i64>,
+    received_mark: Option<String>,
     excluded: Option<Vec<String>>,
     changes: Option<Changes<'a>>,
     bare: bool,
@@ -147,10 +153,12 @@ impl<'a> RawBatch<'a> {
             last_server_version: self.last_server_version.unwrap_or(0),
             server_epoch: self.server_epoch,
             max_version: self.max_version,
+            clock: self.clock,
+            mark: self.mark,
             from_anchor: self.from_anchor,
             to_anchor: self.to_anchor,
             received_version: self.received_version,
-            received_stamp: self.received_stamp,
+            received_mark: self.received_mark,
             excluded: self.excluded.unwrap_or_default(),
             changes,
         })
@@ -178,10 +186,10 @@ fn check_versions(changes: &[Change<'_>], from: Option<i64>, to: Option<i64>) ->
 
 /// A member's name in the contract's spelling, whatever its case and underscores.
 fn member(name: &str) -> Cow<'_, str> {
-    const KNOWN: [&str; 24] = [
-        "version", "tableName", "pkValue", "operation", "payload", "origin", "timestamp", "contested", "kind", "originId",
-        "epoch", "fromVersion", "toVersion", "hasMore", "hash", "changes", "lastServerVersion", "serverEpoch", "maxVersion",
-        "fromAnchor", "toAnchor", "receivedVersion", "receivedStamp", "excluded",
+    const KNOWN: [&str; 27] = [
+        "version", "tableName", "pkValue", "operation", "payload", "origin", "timestamp", "contested", "seenVersion", "kind",
+        "originId", "epoch", "fromVersion", "toVersion", "hasMore", "hash", "changes", "lastServerVersion", "serverEpoch",
+        "maxVersion", "clock", "mark", "fromAnchor", "toAnchor", "receivedVersion", "receivedMark", "excluded",
     ];
     if KNOWN.contains(&name) {
         return Cow::Borrowed(name);
@@ -236,7 +244,9 @@ impl<'de> Deserialize<'de> for RawBatch<'de> {
                         "fromAnchor" => batch.from_anchor = map.next_value()?,
                         "toAnchor" => batch.to_anchor = map.next_value()?,
                         "receivedVersion" => batch.received_version = map.next_value()?,
-                        "receivedStamp" => batch.received_stamp = map.next_value()?,
+                        "receivedMark" => batch.received_mark = map.next_value()?,
+                        "clock" => batch.clock = map.next_value()?,
+                        "mark" => batch.mark = map.next_value()?,
                         "excluded" => batch.excluded = map.next_value()?,
                         "changes" => batch.changes = map.next_value()?,
                         _ => {
@@ -300,7 +310,7 @@ impl<'de> Deserialize<'de> for WireChange<'de> {
                     (None, None, None);
                 let (mut pk_value, mut payload): (Option<JsonText<'de>>, Option<JsonText<'de>>) = (None, None);
                 let mut operation: Option<&'de RawValue> = None;
-                let mut contested: Option<bool> = None;
+                let (mut contested, mut seen_version): (Option<bool>, Option<i64>) = (None, None);
                 while let Some(Str(name)) = map.next_key()? {
                     match member(&name).as_ref() {
                         "version" => fill(&mut map, &mut version, "version")?,
@@ -311,6 +321,7 @@ impl<'de> Deserialize<'de> for WireChange<'de> {
                         "origin" => fill(&mut map, &mut origin, "origin")?,
                         "timestamp" => fill(&mut map, &mut timestamp, "timestamp")?,
                         "contested" => fill(&mut map, &mut contested, "contested")?,
+                        "seenVersion" => fill(&mut map, &mut seen_version, "seenVersion")?,
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                         }
@@ -334,6 +345,7 @@ impl<'de> Deserialize<'de> for WireChange<'de> {
                         })?
                     },
                     contested: contested.unwrap_or(false),
+                    seen_version,
                 };
                 checked(change).map(WireChange).map_err(A::Error::custom)
             }
@@ -381,6 +393,9 @@ impl<'de> Deserialize<'de> for JsonText<'de> {
 fn checked(mut change: Change<'_>) -> std::result::Result<Change<'_>, String> {
     if change.version < 1 {
         return Err(format!("version {} is not positive", change.version));
+    }
+    if change.seen_version.is_some_and(|seen| seen < 0) {
+        return Err("seenVersion is negative".to_owned());
     }
     if change.table_name.is_empty() || change.table_name.len() > MAX_NAME {
         return Err("tableName is empty or too long".to_owned());

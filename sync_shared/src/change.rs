@@ -68,6 +68,8 @@ pub struct Change<'a> {
     pub stamp: i64,
     /// The sender took it in a conflict, so its author is sent it back.
     pub contested: bool,
+    /// Push: the sender had applied the server's entries of this row up to this version only; what came after waits there.
+    pub seen_version: Option<i64>,
 }
 
 impl Change<'_> {
@@ -78,7 +80,7 @@ impl Change<'_> {
             Some(payload) => write_string(out, payload),
             None => out.push_str("null"),
         }
-        write_tail(out, &self.origin, &stamp::format(self.stamp), self.contested);
+        write_tail(out, &self.origin, &stamp::format(self.stamp), self.contested, self.seen_version);
     }
 
     pub fn to_json(&self) -> String {
@@ -97,6 +99,7 @@ impl Change<'_> {
             origin: Cow::Owned(self.origin.into_owned()),
             stamp: self.stamp,
             contested: self.contested,
+            seen_version: self.seen_version,
         }
     }
 }
@@ -124,7 +127,7 @@ impl ChangeHead<'_> {
 }
 
 /// Appends what follows the payload in a change's JSON.
-pub fn write_tail(out: &mut String, origin: &str, timestamp: &str, contested: bool) {
+pub fn write_tail(out: &mut String, origin: &str, timestamp: &str, contested: bool, seen_version: Option<i64>) {
     out.push_str(",\"origin\":\"");
     out.push_str(origin);
     out.push_str("\",\"timestamp\":\"");
@@ -132,6 +135,10 @@ pub fn write_tail(out: &mut String, origin: &str, timestamp: &str, contested: bo
     out.push('"');
     if contested {
         out.push_str(",\"contested\":true");
+    }
+    if let Some(version) = seen_version {
+        out.push_str(",\"seenVersion\":");
+        out.push_str(itoa::Buffer::new().format(version));
     }
     out.push('}');
 }

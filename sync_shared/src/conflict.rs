@@ -121,21 +121,44 @@ pub fn agree(sides: &Sides<'_>) -> bool {
     }
 }
 
-/// Notes a conflict in `_sync_conflicts`.
-pub fn record(host: &mut dyn Host, sides: &Sides<'_>, verdict: &Verdict, strategy: Strategy) -> Result<()> {
-    let now = stamp::format(host.now());
-    host.execute(
-        "INSERT INTO _sync_conflicts (table_name, pk_value, local_change, remote_change, winner, strategy, detected_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        &[
-            ValueRef::Text(&sides.table.name),
-            ValueRef::Text(&sides.local.pk_value),
-            ValueRef::Text(&sides.local.to_json()),
-            ValueRef::Text(&sides.remote.to_json()),
-            ValueRef::Text(verdict.name()),
-            ValueRef::Text(strategy.name()),
-            ValueRef::Text(&now),
-        ],
-    )?;
-    Ok(())
+/// A conflict that was decided, for `_sync_conflicts`.
+pub struct Conflict {
+    table_name: String,
+    pk_value: String,
+    /// JSON of both changes.
+    local: String,
+    remote: String,
+    winner: &'static str,
+    strategy: Strategy,
+}
+
+impl Conflict {
+    pub fn new(sides: &Sides<'_>, verdict: &Verdict, strategy: Strategy) -> Conflict {
+        Conflict {
+            table_name: sides.table.name.clone(),
+            pk_value: sides.local.pk_value.to_string(),
+            local: sides.local.to_json(),
+            remote: sides.remote.to_json(),
+            winner: verdict.name(),
+            strategy,
+        }
+    }
+
+    pub fn record(&self, host: &mut dyn Host) -> Result<()> {
+        let now = stamp::format(host.now());
+        host.execute(
+            "INSERT INTO _sync_conflicts (table_name, pk_value, local_change, remote_change, winner, strategy, detected_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            &[
+                ValueRef::Text(&self.table_name),
+                ValueRef::Text(&self.pk_value),
+                ValueRef::Text(&self.local),
+                ValueRef::Text(&self.remote),
+                ValueRef::Text(self.winner),
+                ValueRef::Text(self.strategy.name()),
+                ValueRef::Text(&now),
+            ],
+        )?;
+        Ok(())
+    }
 }

@@ -36,7 +36,7 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
             has_more = true;
             return Ok(false);
         } else {
-            writer.write(entry)?;
+            writer.write(entry, None)?;
         }
         to_version = entry.version;
         to_anchor = Some((entry.origin, entry.stamp));
@@ -46,9 +46,9 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
         (to_version, to_anchor) = (head, None);
     }
     if let Some(client) = plan.exclude.filter(|_| !has_more) {
-        // What the client has pushed and waits here is newer than anything in the log.
-        rejection::visit_newest_of(host, client, &mut |row, operation, stamp| {
-            write_excluded(&mut excluded, (head + 1, operation, stamp), row);
+        // What the client has pushed and waits here is newer than what it had seen of the log.
+        rejection::visit_newest_of(host, client, &mut |row, seen_version, operation, stamp| {
+            write_excluded(&mut excluded, (seen_version, operation, stamp), row);
         })?;
     }
     let from_anchor = anchor_at(host, &catalog, from.version, &writer.origins)?;
@@ -79,10 +79,11 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
             write_string(&mut head_members, &value);
         }
     }
-    if let Some((version, stamp)) = received {
+    if let Some((version, mark)) = received {
         write!(head_members, ",\"receivedVersion\":{version}").ok();
-        if let Some(stamp) = stamp {
-            write!(head_members, ",\"receivedStamp\":{stamp}").ok();
+        if let Some(mark) = mark {
+            head_members.push_str(",\"receivedMark\":");
+            write_string(&mut head_members, &mark);
         }
     }
     if !excluded.is_empty() {
@@ -214,7 +215,8 @@ impl ChangeWriter {
         })
     }
 
-    pub fn write(&mut self, entry: &LogEntry<'_>) -> Result<()> {
+    /// Appends an entry. `seen_version`: as in [`crate::change::Change`].
+    pub fn write(&mut self, entry: &LogEntry<'_>, seen_version: Option<i64>) -> Result<()> {
         self.pk.clear();
         self.payload.clear();
         entry.write_key(&mut self.pk).map_err(|e| unreadable(entry, &self.pk, e))?;
@@ -242,7 +244,7 @@ impl ChangeWriter {
             self.stamp = (entry.stamp, stamp::format(entry.stamp));
         }
         let origin = self.origins.get(&entry.origin).map_or("", String::as_str);
-        write_tail(&mut self.out, origin, &self.stamp.1, entry.contested);
+        write_tail(&mut self.out, origin, &self.stamp.1, entry.contested, seen_version);
         self.count += 1;
         Ok(())
     }

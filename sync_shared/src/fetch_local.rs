@@ -3,11 +3,12 @@
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::fetch::{ChangeWriter, checked_batch_size};
-use crate::host::{Host, LogRange, in_transaction};
+use crate::host::{Host, LogRange, in_transaction, query_integer, query_value};
 use crate::state::{self, State};
 use crate::unseen::{Peer, UPSTREAM, fold};
-use crate::value::ValueRef;
+use crate::value::{Value, ValueRef};
 use std::fmt::Write as _;
+use uuid::Uuid;
 
 /// The newest entry of every row that the server has not seen, as a push batch (JSON), at most `batch_size` of them.
 pub fn fetch_local_changes(host: &mut dyn Host, batch_size: i64) -> Result<String> {
@@ -16,14 +17,14 @@ pub fn fetch_local_changes(host: &mut dyn Host, batch_size: i64) -> Result<Strin
         let (state, catalog) = Catalog::open(host)?;
         let peer = Peer::upstream(host, &state)?;
         fold(host, &catalog, &peer)?;
-        let mut versions = unseen_versions(host, state.last_push_version, batch_size + 1)?;
-        let has_more = versions.len() > batch_size;
-        versions.truncate(batch_size);
+        let mut unseen = unseen_versions(host, state.last_push_version, batch_size + 1)?;
+        let has_more = unseen.len() > batch_size;
+        unseen.truncate(batch_size);
         let mut writer = ChangeWriter::new(host)?;
-        write_entries(host, &catalog, &versions, &mut writer)?;
+        write_entries(host, &catalog, &unseen, &mut writer)?;
         let head = host.head()?;
-        let to_version = match (has_more, versions.last()) {
-            (true, Some(&last)) => last,
+        let to_version = match (has_more, unseen.last()) {
+            (true, Some(last)) => last.version,
             _ => head,
         };
         let mut members = format!(
@@ -36,6 +37,7 @@ pub fn fetch_local_changes(host: &mut dyn Host, batch_size: i64) -> Result<Strin
         if !state.server_epoch.is_empty() {
             write!(members, ",\"serverEpoch\":\"{}\"", state.server_epoch).ok();
         }
+        write!(members, ",\"clock\":{},\"mark\":\"{}\"", host.clock()?, mark_push(host, to_version)?).ok();
         Ok(writer.finish(members))
     })
 }
@@ -49,40 +51,89 @@ pub fn acknowledge_push(host: &mut dyn Host, to_version: i64) -> Result<i64> {
         let state = State::load(host)?;
         let acknowledged = to_version.min(host.head()?).max(state.last_push_version);
         if acknowledged > state.last_push_version {
-            state::set_integer(host, "last_push_version", acknowledged)?;
+            set_pushed(host, acknowledged)?;
         }
         Ok(acknowledged)
     })
 }
 
-fn unseen_versions(host: &mut dyn Host, after: i64, limit: usize) -> Result<Vec<i64>> {
-    let mut versions = Vec::new();
+/// Moves `last_push_version`.
+pub fn set_pushed(host: &mut dyn Host, version: i64) -> Result<()> {
+    state::set_integer(host, "last_push_version", version)?;
+    host.execute("DELETE FROM _sync_pushes WHERE to_version < ?1", &[ValueRef::Integer(version)])?;
+    Ok(())
+}
+
+/// Was a batch with this mark handed out here up to a version? True as well if that is too long ago to tell.
+pub fn is_own_push(host: &mut dyn Host, to_version: i64, mark: &str) -> Result<bool> {
+    match mark_of_push(host, to_version)? {
+        Some(known) => Ok(known == mark),
+        None => {
+            let later = "SELECT EXISTS (SELECT 1 FROM _sync_pushes WHERE to_version > ?1) AND \
+                         NOT EXISTS (SELECT 1 FROM _sync_pushes WHERE to_version < ?1)";
+            Ok(query_integer(host, later, &[ValueRef::Integer(to_version)])? != 0)
+        }
+    }
+}
+
+fn mark_of_push(host: &mut dyn Host, to_version: i64) -> Result<Option<String>> {
+    match query_value(host, "SELECT mark FROM _sync_pushes WHERE to_version = ?1", &[ValueRef::Integer(to_version)])? {
+        Some(Value::Text(mark)) => Ok(Some(mark)),
+        _ => Ok(None),
+    }
+}
+
+/// The mark of the batches up to a version, made if there is none.
+fn mark_push(host: &mut dyn Host, to_version: i64) -> Result<String> {
+    if let Some(mark) = mark_of_push(host, to_version)? {
+        return Ok(mark);
+    }
+    let mark = Uuid::new_v4().to_string();
+    host.execute("INSERT INTO _sync_pushes (to_version, mark) VALUES (?1, ?2)", &[ValueRef::Integer(to_version), ValueRef::Text(&mark)])?;
+    Ok(mark)
+}
+
+/// An entry that the server has not seen.
+struct Unseen {
+    version: i64,
+    /// Below the first of the server's entries of the row that wait here.
+    seen_version: Option<i64>,
+}
+
+fn unseen_versions(host: &mut dyn Host, after: i64, limit: usize) -> Result<Vec<Unseen>> {
+    let mut unseen = Vec::new();
     host.query(
-        "SELECT version FROM _sync_unseen WHERE peer = ?1 AND version > ?2 AND won = 0 ORDER BY version LIMIT ?3",
+        "SELECT u.version, (SELECT min(r.version) - 1 FROM _sync_rejections AS r WHERE r.row_hash = u.row_hash AND r.via = u.peer) \
+         FROM _sync_unseen AS u WHERE u.peer = ?1 AND u.version > ?2 AND u.won = 0 ORDER BY u.version LIMIT ?3",
         &[ValueRef::Integer(UPSTREAM), ValueRef::Integer(after), ValueRef::Integer(limit as i64)],
         &mut |row| {
-            versions.push(row.integer(0)?);
+            let seen_version = match row.value(1)? {
+                ValueRef::Integer(version) => Some(version),
+                _ => None,
+            };
+            unseen.push(Unseen { version: row.integer(0)?, seen_version });
             Ok(true)
         },
     )?;
-    Ok(versions)
+    Ok(unseen)
 }
 
-/// Writes the entries of ascending versions: in one pass where they lie close together, one by one where they do not.
-fn write_entries(host: &mut dyn Host, catalog: &Catalog, versions: &[i64], writer: &mut ChangeWriter) -> Result<()> {
-    let (Some(&first), Some(&last)) = (versions.first(), versions.last()) else { return Ok(()) };
-    if last - first < 8 * versions.len() as i64 {
-        let mut wanted = versions.iter().peekable();
-        let range = LogRange { upto: last, ..LogRange::after(first - 1) };
+/// Writes entries in the order of their versions: in one pass where they lie close together, one by one where they do not.
+fn write_entries(host: &mut dyn Host, catalog: &Catalog, unseen: &[Unseen], writer: &mut ChangeWriter) -> Result<()> {
+    let (Some(first), Some(last)) = (unseen.first(), unseen.last()) else { return Ok(()) };
+    if last.version - first.version < 8 * unseen.len() as i64 {
+        let mut wanted = unseen.iter().peekable();
+        let range = LogRange { upto: last.version, ..LogRange::after(first.version - 1) };
         return host.read_log(catalog, range, &mut |entry| {
-            if wanted.next_if_eq(&&entry.version).is_some() {
-                writer.write(entry)?;
+            if let Some(found) = wanted.next_if(|u| u.version == entry.version) {
+                writer.write(entry, found.seen_version)?;
             }
             Ok(true)
         });
     }
-    for &version in versions {
-        host.read_log(catalog, LogRange::exactly(version), &mut |entry| writer.write(entry).map(|()| true))?;
+    for found in unseen {
+        let range = LogRange::exactly(found.version);
+        host.read_log(catalog, range, &mut |entry| writer.write(entry, found.seen_version).map(|()| true))?;
     }
     Ok(())
 }

@@ -1,19 +1,21 @@
 //! Applies changes as one group: in order, with foreign keys checked at the end, and without those that fail.
 //!
 //! A change that the engine refuses is tried again while others make progress. A row that still violates a foreign key at the end
-//! is taken out and the group done again without it, so cyclic keys work and nothing is half applied. Changes of a row that waits queue
-//! behind it.
+//! is taken out and the group done again without it, so cyclic keys work and nothing is half applied. What the same neighbour sends
+//! of a row that waits queues behind it.
 
 use crate::batch::BatchKind;
+use crate::catalog::Catalog;
 use crate::change::{Change, Operation};
 use crate::error::{Error, Result};
 use crate::host::{Host, Label, RowFailure, Touched, Written, try_in_transaction};
+use crate::newest::Wanted;
 use crate::payload::Bound;
 use crate::plan::{Action, Plan, find_entries, plan};
-use crate::rejection::{Reason, WAITS_FOR_PARENT};
+use crate::rejection::{NeighbourRow, Reason, WAITS_FOR_PARENT};
 use crate::session::Session;
 use crate::table::RowHash;
-use crate::unseen::{Peer, fold, forget, mark_won};
+use crate::unseen::{Peer, forget, mark_won};
 use std::collections::{HashMap, HashSet};
 
 /// A change that is to be applied.
@@ -28,6 +30,30 @@ pub struct Item<'a> {
     pub direction: BatchKind,
     /// It was rejected before.
     pub retried: bool,
+    /// Of a pushed change that was rejected before: how far the log was searched for what its author had not seen.
+    pub searched: Option<Wanted>,
+}
+
+impl Item<'_> {
+    pub fn row_hash(&self, catalog: &Catalog) -> Result<RowHash> {
+        self.bound.row_hash(&catalog.tables[self.table])
+    }
+
+    pub fn neighbour_row(&self, catalog: &Catalog) -> Result<NeighbourRow> {
+        Ok((self.peer.id, self.row_hash(catalog)?))
+    }
+
+    /// Had its author seen less of the row than its sender of the log?
+    pub fn is_behind(&self) -> bool {
+        self.direction == BatchKind::Push && (self.retried || self.change.seen_version.is_some())
+    }
+
+    /// Can it be no older than what is here of its origin, the newest of which has this stamp? What a server sends is in the order
+    /// of the server's log.
+    pub fn is_in_order(&self, newest: i64) -> bool {
+        let by_server = self.direction == BatchKind::Pull && (self.retried || self.change.contested);
+        by_server || self.change.stamp >= newest
+    }
 }
 
 /// How an item ended.
@@ -45,7 +71,13 @@ pub fn apply_group(host: &mut dyn Host, session: &mut Session<'_>, items: &[Item
         let newest = session.newest.clone();
         host.begin()?;
         host.begin_references()?;
-        let mut attempt = Attempt { items, out: &out, outcomes: vec![None; items.len()], touched: Vec::new(), waiting: HashSet::new() };
+        let mut attempt = Attempt {
+            items,
+            out: &out,
+            outcomes: vec![None; items.len()],
+            touched: Vec::new(),
+            waiting: HashSet::new(),
+        };
         let result = attempt.run(host, session);
         let violations = match &result {
             Ok(()) => {
@@ -105,8 +137,8 @@ struct Attempt<'i, 'a> {
     outcomes: Vec<Option<Outcome>>,
     /// (item, row) of what was written.
     touched: Vec<(usize, Touched)>,
-    /// Rows with a change that waits.
-    waiting: HashSet<RowHash>,
+    /// Rows of a neighbour's with a change that waits.
+    waiting: HashSet<NeighbourRow>,
 }
 
 impl Attempt<'_, '_> {
@@ -115,36 +147,24 @@ impl Attempt<'_, '_> {
         session.entries = find_entries(host, session, self.items)?;
         let mut pending: Vec<usize> = (0..self.items.len()).collect();
         loop {
-            let mut refused = Vec::new();
             self.waiting.clear();
-            let tried = pending.len();
             for &index in &pending {
                 let outcome = self.try_item(host, session, index)?;
-                if let Outcome::Waits(reason) = &outcome {
-                    self.waiting.insert(self.row_hash(session, index)?);
-                    if reason.kind != "TypeMismatch" && !self.out.contains_key(&index) {
-                        refused.push(index);
-                    }
+                if matches!(outcome, Outcome::Waits(_)) {
+                    self.waiting.insert(self.items[index].neighbour_row(&session.catalog)?);
                 }
                 self.outcomes[index] = Some(outcome);
             }
-            if refused.is_empty() || refused.len() == tried {
+            let tried = pending.len();
+            pending.retain(|&index| matches!(self.outcomes[index], Some(Outcome::Waits(_))));
+            let may_succeed = |&index: &usize| match &self.outcomes[index] {
+                Some(Outcome::Waits(reason)) => reason.kind != "TypeMismatch" && !self.out.contains_key(&index),
+                _ => false,
+            };
+            if pending.len() == tried || !pending.iter().any(may_succeed) {
                 return Ok(());
             }
-            // Left-out items stay in the list: what follows on their rows has to wait behind them.
-            refused.extend(self.out.keys());
-            refused.sort_unstable();
-            refused.dedup();
-            if refused.len() == tried {
-                return Ok(());
-            }
-            pending = refused;
         }
-    }
-
-    fn row_hash(&self, session: &Session<'_>, index: usize) -> Result<RowHash> {
-        let item = &self.items[index];
-        item.bound.row_hash(&session.catalog.tables[item.table])
     }
 
     fn try_item(&mut self, host: &mut dyn Host, session: &mut Session<'_>, index: usize) -> Result<Outcome> {
@@ -156,7 +176,7 @@ impl Attempt<'_, '_> {
         if let Some(reason) = session.condemned.get(&(item.peer.id, item.change.version)) {
             return Ok(Outcome::Waits(reason.clone()));
         }
-        if !self.waiting.is_empty() && self.waiting.contains(&self.row_hash(session, index)?) {
+        if !self.waiting.is_empty() && self.waiting.contains(&item.neighbour_row(&session.catalog)?) {
             return Ok(Outcome::Waits(Reason::queued()));
         }
         let plan = plan(host, session, item)?;
@@ -171,6 +191,9 @@ impl Attempt<'_, '_> {
             }
             Err(RowFailure::Fatal(error)) => return Err(error),
         };
+        if let Some(conflict) = &plan.conflict {
+            conflict.record(host)?;
+        }
         session.note_newest(item.origin, item.change.stamp);
         if written.changed || written.caused_more {
             let deleted = plan.deletes(item);
@@ -179,7 +202,7 @@ impl Attempt<'_, '_> {
                 self.touched.push((index, Touched { table: item.table, key, deleted }));
             }
         }
-        let conflict = plan.conflict;
+        let conflict = plan.conflict.is_some();
         Ok(match plan.action {
             Action::Skip => Outcome::Skipped { conflict },
             Action::Apply { .. } if written.version.is_none() && !written.changed => Outcome::Skipped { conflict },
@@ -190,10 +213,13 @@ impl Attempt<'_, '_> {
 
 fn write(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>, plan: &Plan) -> Result<Written, RowFailure> {
     let table = &session.catalog.tables[item.table];
+    let mut goes_back = false;
     let written = match &plan.action {
         Action::Skip => Written::default(),
         Action::Apply { contested, log_unchanged } => {
-            let label = Label { origin: item.origin, stamp: item.change.stamp, via: Some(item.peer.id), contested: *contested || item.change.contested };
+            goes_back = *contested;
+            let contested = *contested || (item.direction == BatchKind::Pull && item.change.contested);
+            let label = Label { origin: item.origin, stamp: item.change.stamp, via: Some(item.peer.id), contested };
             match item.change.operation {
                 Operation::Delete => host.remove_row(table, &item.bound.key, Some(&label), *log_unchanged)?,
                 _ => host.put_row(table, &item.bound.values, Some(&label), *log_unchanged)?,
@@ -202,12 +228,11 @@ fn write(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>, plan: 
         Action::Merged(Some(values)) => host.put_row(table, values, None, true)?,
         Action::Merged(None) => host.remove_row(table, &item.bound.key, None, true)?,
     };
-    if let Some(hash) = &plan.settles {
-        let settled = match plan.action {
-            Action::Apply { contested: true, .. } => mark_won(host, item.peer.id, hash),
-            _ => forget(host, item.peer.id, hash),
-        };
-        settled.map_err(RowFailure::Fatal)?;
+    if let Some(version) = written.version.filter(|_| goes_back) {
+        mark_won(host, item.peer.id, &item.row_hash(&session.catalog)?, version)?;
+        session.unseen.insert(item.peer.id, true);
+    } else if plan.settles {
+        forget(host, item.peer.id, &item.row_hash(&session.catalog)?)?;
     }
     if item.retried {
         // Others than the batch's sender may have delivered it.
@@ -215,8 +240,7 @@ fn write(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>, plan: 
     } else if written.caused_more || matches!(plan.action, Action::Merged(_)) {
         // What the write caused is a local change that the neighbour has not seen; later changes of this batch may meet it.
         session.extra_entries = true;
-        let any = fold(host, &session.catalog, &item.peer).map_err(RowFailure::Fatal)?;
-        session.unseen.insert(item.peer.id, any);
+        session.fold_for(host, item)?;
     }
     Ok(written)
 }

@@ -92,6 +92,7 @@ impl LogEntry<'_> {
             origin: Cow::Owned(origin),
             stamp: self.stamp,
             contested: false,
+            seen_version: None,
         })
     }
 }

@@ -57,7 +57,10 @@ pub fn bind<'a>(
             }
         };
         incoming.push(match Bound::new(&session.catalog.tables[table], &change) {
-            Ok(bound) => Incoming::Bound(Item { change, table, bound, origin, peer: *peer, direction, retried: false }),
+            Ok(bound) => {
+                let peer = peer.of_change(&change);
+                Incoming::Bound(Item { change, table, bound, origin, peer, direction, retried: false, searched: None })
+            }
             Err(Unbound::Batch(error)) => return Err(error),
             Err(Unbound::Row(kind, message)) => {
                 let row = row_of_refused(&session.catalog.tables[table], &change);

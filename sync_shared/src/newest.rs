@@ -1,7 +1,8 @@
-//! The newest log entries of the rows that cannot be judged by stamps alone: of changes that waited or came out of their origin's order.
+//! The newest log entries of the rows that cannot be judged by stamps alone: of changes that waited, that their sender had seen less
+//! of than of the log, or that came out of their origin's order.
 //!
 //! One pass over the log finds them all, however many there are, and a look at its tail before every question keeps them true
-//! while changes are applied. Memory: about 60 bytes per row.
+//! while changes are applied. What was searched for a change that waits is not searched again. Memory: about 60 bytes per row.
 
 use crate::catalog::Catalog;
 use crate::error::Result;
@@ -26,6 +27,28 @@ impl Known {
     }
 }
 
+/// Where to look for a row's newest entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Above this version only.
+    pub above: i64,
+    /// The newest one at or below it that matters, if there is one.
+    pub met: Option<i64>,
+}
+
+impl Wanted {
+    pub fn above(version: i64) -> Wanted {
+        Wanted { above: version, met: None }
+    }
+
+    /// Two changes of one row ask.
+    pub fn widen(&mut self, other: &Wanted) {
+        if other.above < self.above {
+            *self = Wanted { above: other.above, met: other.met };
+        }
+    }
+}
+
 /// The newest entries of some rows.
 pub struct NewestEntries {
     rows: HashMap<RowHash, Option<Known>>,
@@ -33,24 +56,29 @@ pub struct NewestEntries {
 }
 
 impl NewestEntries {
-    /// Looks for these rows; of each only above a version.
-    pub fn find(host: &mut dyn Host, catalog: &Catalog, wanted: &HashMap<RowHash, i64>) -> Result<NewestEntries> {
+    pub fn find(host: &mut dyn Host, catalog: &Catalog, wanted: &HashMap<RowHash, Wanted>) -> Result<NewestEntries> {
         let read_to = host.head()?;
         let mut rows: HashMap<RowHash, Option<Known>> = wanted.keys().map(|row| (*row, None)).collect();
-        let floor = wanted.values().copied().min().unwrap_or(i64::MAX);
+        let floor = wanted.values().map(|w| w.above).min().unwrap_or(i64::MAX);
         let mut missing = rows.len();
         let range = LogRange { newest_first: true, upto: read_to, ..LogRange::after(floor) };
-        if missing > 0 {
-            host.read_log(catalog, range, &mut |entry| {
-                let row = entry.row_hash()?;
-                if let Some(known @ None) = rows.get_mut(&row)
-                    && wanted.get(&row).is_some_and(|&above| entry.version > above)
-                {
+        host.read_log(catalog, range, &mut |entry| {
+            let row = entry.row_hash()?;
+            if let Some(known @ None) = rows.get_mut(&row)
+                && wanted.get(&row).is_some_and(|w| entry.version > w.above)
+            {
+                *known = Some(Known::of(entry));
+                missing -= 1;
+            }
+            Ok(missing > 0)
+        })?;
+        for (row, known) in rows.iter_mut().filter(|(_, known)| known.is_none()) {
+            if let Some(met) = wanted.get(row).and_then(|w| w.met) {
+                host.read_log(catalog, LogRange::exactly(met), &mut |entry| {
                     *known = Some(Known::of(entry));
-                    missing -= 1;
-                }
-                Ok(missing > 0)
-            })?;
+                    Ok(false)
+                })?;
+            }
         }
         Ok(NewestEntries { rows, read_to })
     }
@@ -69,5 +97,11 @@ impl NewestEntries {
             self.read_to = head;
         }
         Ok(self.rows.get(row).copied().flatten())
+    }
+
+    /// How far the log was searched, and the newest entry of a row above a version.
+    pub fn searched(&self, row: &RowHash, above: i64) -> Wanted {
+        let known = self.rows.get(row).copied().flatten();
+        Wanted { above: self.read_to, met: known.map(|k| k.version).filter(|&version| version > above) }
     }
 }

@@ -5,24 +5,26 @@
 
 use crate::batch::BatchKind;
 use crate::change::{Change, Operation};
-use crate::conflict::{Strategy, Verdict, agree, decide, record};
+use crate::conflict::{Conflict, Strategy, Verdict, agree, decide};
 use crate::error::Result;
 use crate::group::Item;
 use crate::host::{Host, LogRange};
 use crate::merge::{Sides, entry_values};
-use crate::newest::NewestEntries;
+use crate::newest::{NewestEntries, Wanted};
 use crate::session::Session;
 use crate::table::RowHash;
-use crate::unseen::{UPSTREAM, unseen_entry};
+use crate::unseen::unseen_entry;
 use crate::value::Value;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 /// What to do with an item.
 pub struct Plan {
     pub action: Action,
-    pub conflict: bool,
+    /// To be recorded once it is done.
+    pub conflict: Option<Conflict>,
     /// The row's entry that the neighbour has not seen is superseded.
-    pub settles: Option<RowHash>,
+    pub settles: bool,
 }
 
 pub enum Action {
@@ -34,11 +36,11 @@ pub enum Action {
 
 impl Plan {
     fn skip() -> Plan {
-        Plan { action: Action::Skip, conflict: false, settles: None }
+        Plan { action: Action::Skip, conflict: None, settles: false }
     }
 
     fn apply(contested: bool, log_unchanged: bool) -> Plan {
-        Plan { action: Action::Apply { contested, log_unchanged }, conflict: false, settles: None }
+        Plan { action: Action::Apply { contested, log_unchanged }, conflict: None, settles: false }
     }
 
     pub fn deletes(&self, item: &Item<'_>) -> bool {
@@ -51,71 +53,62 @@ impl Plan {
 
 /// The rules of DESIGN.md, in their order.
 pub fn plan(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>) -> Result<Plan> {
-    if !item.retried && session.unseen.get(&item.peer.id).copied().unwrap_or(false) {
-        let hash = item.bound.row_hash(&session.catalog.tables[item.table])?;
+    if item.is_behind() {
+        return plan_behind(host, session, item);
+    }
+    if session.unseen.get(&item.peer.id).copied().unwrap_or(false) {
+        let hash = item.row_hash(&session.catalog)?;
         match unseen_entry(host, item.peer.id, &hash)? {
+            // What goes back to the author is followed by what it has done since.
             Some(entry) if entry.won => return Ok(Plan::apply(true, true)),
-            Some(entry) => return plan_against_unseen(host, session, item, hash, entry.version),
+            Some(entry) => return plan_against_unseen(host, session, item, entry.version),
             None => {}
         }
     }
+    if session.resync {
+        return Ok(Plan::apply(false, false));
+    }
     let newest = session.newest.get(&item.origin).copied().unwrap_or(i64::MIN);
-    let own = item.origin == session.self_id;
-    if !item.retried && (session.resync || (item.change.stamp >= newest && !own)) {
+    if item.is_in_order(newest) {
         // A change that is not newer than its origin's newest and alters nothing is one that is here already.
-        let log_unchanged = !session.resync && item.change.stamp > newest;
+        let log_unchanged = item.change.stamp > newest || item.retried || item.change.contested;
         return Ok(Plan::apply(false, log_unchanged));
     }
-    plan_by_entry(host, session, item)
-}
-
-/// For changes that waited, or came out of their origin's order: judges by the row's newest entry.
-fn plan_by_entry(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>) -> Result<Plan> {
-    let hash = item.bound.row_hash(&session.catalog.tables[item.table])?;
-    let known = match &mut session.entries {
-        Some(entries) => entries.of(host, &session.catalog, &hash)?,
-        None => None,
-    };
-    let Some(known) = known else {
-        // The tombstone of another's delete that the author has seen may be gone.
-        let forgotten = item.retried && item.direction == BatchKind::Push && item.peer.boundary < session.purge_horizon;
-        return Ok(Plan::apply(forgotten, true));
-    };
-    if item.direction == BatchKind::Pull && known.via == Some(UPSTREAM) {
-        // Both came from one log and in its order, whatever their stamps say: a hub may have put one of them back.
+    let Some(known) = newest_entry(host, session, item)?.filter(|known| known.origin == item.origin) else {
         return Ok(Plan::apply(false, true));
-    }
-    let seen = known.version <= item.peer.boundary || item.peer.knows(known.origin, known.via);
-    // What won here before goes back to the author, so what follows it has to go back too.
-    let contested = item.direction == BatchKind::Push && known.contested && known.version > item.peer.boundary;
-    if known.origin == item.origin {
-        // A change that waited was never applied; of two with one stamp the later in the queue is the newer.
-        return Ok(match (item.change.stamp, item.retried) <= (known.stamp, false) {
-            true => Plan::skip(),
-            false => Plan::apply(contested, true),
-        });
-    }
-    if seen {
-        return Ok(Plan::apply(contested, true));
-    }
-    if item.retried && item.direction == BatchKind::Pull && known.version <= session.last_push_version {
-        // The server has taken a later edit of the row from here while this change of its own waited.
-        return Ok(Plan::skip());
-    }
-    plan_against_unseen(host, session, item, hash, known.version)
+    };
+    Ok(match item.change.stamp.cmp(&known.stamp) {
+        Ordering::Less => Plan::skip(),
+        // Two edits of one millisecond, unless it can be the same that arrives again.
+        Ordering::Equal if session.comes_once => Plan::apply(false, false),
+        Ordering::Equal => Plan::skip(),
+        Ordering::Greater => Plan::apply(false, true),
+    })
 }
 
-fn plan_against_unseen(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>, hash: RowHash, version: i64) -> Result<Plan> {
+/// For pushed changes whose author had seen less of the row than their sender of the log: they waited here, or what the sender had
+/// received waited there.
+fn plan_behind(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>) -> Result<Plan> {
+    match newest_entry(host, session, item)?.filter(|known| known.version > item.peer.boundary) {
+        // A tombstone that the author has not seen may be gone.
+        None => Ok(Plan::apply(item.peer.boundary < session.purge_horizon, true)),
+        Some(known) if known.origin == item.origin && known.stamp > item.change.stamp => Ok(Plan::skip()),
+        Some(known) if item.peer.knows(known.origin, known.via) => Ok(Plan::apply(known.contested, true)),
+        Some(known) => plan_against_unseen(host, session, item, known.version),
+    }
+}
+
+fn plan_against_unseen(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>, version: i64) -> Result<Plan> {
     let table = &session.catalog.tables[item.table];
     let push = item.direction == BatchKind::Push;
-    let applied = |conflict| Plan {
-        action: Action::Apply { contested: push && conflict, log_unchanged: true },
+    let applied = |conflict: Option<Conflict>| Plan {
+        action: Action::Apply { contested: push && conflict.is_some(), log_unchanged: true },
         conflict,
-        settles: Some(hash),
+        settles: true,
     };
-    let Some((local, local_origin, local_values)) = local_side(host, session, version)? else { return Ok(applied(false)) };
+    let Some((local, local_origin, local_values)) = local_side(host, session, version)? else { return Ok(applied(None)) };
     if local_origin == item.origin {
-        return Ok(if item.change.stamp > local.stamp { applied(false) } else { Plan::skip() });
+        return Ok(if item.change.stamp > local.stamp { applied(None) } else { Plan::skip() });
     }
     let sides = Sides {
         table,
@@ -128,15 +121,15 @@ fn plan_against_unseen(host: &mut dyn Host, session: &mut Session<'_>, item: &It
         remote_values: &item.bound.values,
     };
     if agree(&sides) {
-        return Ok(if push { Plan::skip() } else { applied(false) });
+        return Ok(if push { Plan::skip() } else { applied(None) });
     }
     let strategy: Strategy = session.strategy.unwrap_or(table.strategy);
     let verdict = decide(host, &session.catalog, &sides, strategy)?;
-    record(host, &sides, &verdict, strategy)?;
+    let conflict = Some(Conflict::new(&sides, &verdict, strategy));
     Ok(match verdict {
-        Verdict::Local => Plan { conflict: true, ..Plan::skip() },
-        Verdict::Remote => applied(true),
-        Verdict::Merged(row) => Plan { action: Action::Merged(row), conflict: true, settles: None },
+        Verdict::Local => Plan { conflict, ..Plan::skip() },
+        Verdict::Remote => applied(conflict),
+        Verdict::Merged(row) => Plan { action: Action::Merged(row), conflict, settles: false },
     })
 }
 
@@ -154,23 +147,28 @@ fn local_side(host: &mut dyn Host, session: &Session<'_>, version: i64) -> Resul
     Ok(found)
 }
 
-/// The newest entries of the rows that [`plan_by_entry`] will ask for; None if it will not.
+fn newest_entry(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>) -> Result<Option<crate::newest::Known>> {
+    let hash = item.row_hash(&session.catalog)?;
+    match &mut session.entries {
+        Some(entries) => entries.of(host, &session.catalog, &hash),
+        None => Ok(None),
+    }
+}
+
+/// The newest entries of the rows whose changes need them; None if none does.
 pub fn find_entries(host: &mut dyn Host, session: &Session<'_>, items: &[Item<'_>]) -> Result<Option<NewestEntries>> {
     let mut newest = session.newest.clone();
-    let mut wanted: HashMap<RowHash, i64> = HashMap::new();
+    let mut wanted: HashMap<RowHash, Wanted> = HashMap::new();
     for item in items {
         let known = newest.entry(item.origin).or_insert(i64::MIN);
-        let in_order = item.change.stamp >= *known;
+        let in_order = item.is_in_order(*known);
         *known = item.change.stamp.max(*known);
-        if !item.retried && (session.resync || (in_order && item.origin != session.self_id)) {
-            continue;
-        }
-        let table = &session.catalog.tables[item.table];
-        // Of a row that is gone only a delete matters that the author of the change has not seen.
-        let gone = item.retried && host.read_row(table, &item.bound.key)?.is_none();
-        let above = if gone { item.peer.boundary } else { 0 };
-        let row = wanted.entry(item.bound.row_hash(table)?).or_insert(above);
-        *row = above.min(*row);
+        let want = match item.is_behind() {
+            true => item.searched.unwrap_or(Wanted::above(item.peer.boundary)),
+            false if session.resync || in_order => continue,
+            false => Wanted::above(0),
+        };
+        wanted.entry(item.row_hash(&session.catalog)?).and_modify(|known| known.widen(&want)).or_insert(want);
     }
     if wanted.is_empty() { Ok(None) } else { NewestEntries::find(host, &session.catalog, &wanted).map(Some) }
 }

@@ -34,10 +34,11 @@ pub fn reinstall_all(host: &mut dyn Host) -> Result<()> {
     settle(host)
 }
 
-/// Publishes the log and notes the schema that capture now fits.
+/// Publishes the log and notes the schema that capture now fits, and in which rejected changes may succeed.
 pub fn settle(host: &mut dyn Host) -> Result<()> {
     let catalog = Catalog::load(host)?;
     host.publish_log(&catalog)?;
+    state::set_integer(host, "retried_version", -1)?;
     let cookie = host.schema_cookie()?;
     state::set_integer(host, "schema_cookie", cookie)
 }

@@ -2,7 +2,8 @@
 
 use crate::change::{Change, Operation};
 use crate::error::{EngineError, Error, Result};
-use crate::host::Host;
+use crate::host::{Host, Row};
+use crate::newest::Wanted;
 use crate::stamp;
 use crate::table::RowHash;
 use crate::value::ValueRef;
@@ -13,9 +14,6 @@ use std::collections::HashSet;
 pub const WAITS_FOR_PARENT: &str = "ForeignKeyViolation";
 /// The kind of a change that waits behind another of the same row.
 pub const QUEUED: &str = "Queued";
-
-/// Up to so many rejections are all tried by every apply, for a local write may have removed the cause as well.
-const ALWAYS_TRIED: usize = 1000;
 
 /// Why a change was not applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,69 +48,102 @@ impl Reason {
 /// A stored rejection.
 #[derive(Clone, Debug)]
 pub struct Rejection {
-    pub id: i64,
     pub change: Change<'static>,
     /// The neighbour that delivered it.
     pub via: i64,
     /// What the neighbour had seen of this log then.
     pub seen_version: i64,
+    /// How far the log was searched above that.
+    pub searched: Wanted,
     pub row_hash: RowHash,
     pub kind: String,
     pub code: String,
     pub message: String,
-    pub waits_for: Option<RowHash>,
 }
 
-/// All rejections, oldest first.
-pub fn load(host: &mut dyn Host) -> Result<Vec<Rejection>> {
-    let mut rejections = Vec::new();
+/// A row of a neighbour's.
+pub type NeighbourRow = (i64, RowHash);
+
+/// What says when a rejection is worth trying.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    pub id: i64,
+    pub row: NeighbourRow,
+    pub waits_for_parent: bool,
+    /// The row it waits for, if that is known.
+    pub parent: Option<RowHash>,
+}
+
+/// All rejections without their content, oldest first.
+pub fn outlines(host: &mut dyn Host) -> Result<Vec<Outline>> {
+    let mut outlines = Vec::new();
+    host.query("SELECT id, via, row_hash, kind, waits_for FROM _sync_rejections ORDER BY id", &[], &mut |row| {
+        let kind = row.text(3)?;
+        outlines.push(Outline {
+            id: row.integer(0)?,
+            row: (row.integer(1)?, hash_at(row, 2)?.ok_or_else(damaged)?),
+            waits_for_parent: kind == WAITS_FOR_PARENT,
+            parent: hash_at(row, 4)?,
+        });
+        Ok(true)
+    })?;
+    Ok(outlines)
+}
+
+/// The rejection of an id.
+pub fn load(host: &mut dyn Host, id: i64) -> Result<Rejection> {
+    let mut found = None;
     host.query(
-        "SELECT id, table_name, pk_value, operation, payload, origin, timestamp, version, via, seen_version, row_hash, waits_for, kind, code, message, \
-         contested FROM _sync_rejections ORDER BY id",
-        &[],
+        "SELECT table_name, pk_value, operation, payload, origin, timestamp, version, contested, sender_seen, via, seen_version, \
+         searched_version, met_version, row_hash, kind, code, message FROM _sync_rejections WHERE id = ?1",
+        &[ValueRef::Integer(id)],
         &mut |row| {
-            let hash = |column| match row.value(column)? {
-                ValueRef::Blob(bytes) => Ok(RowHash::try_from(bytes).ok()),
-                _ => Ok::<_, Error>(None),
+            let optional = |column| match row.value(column)? {
+                ValueRef::Null => Ok::<_, Error>(None),
+                _ => row.integer(column).map(Some),
             };
-            rejections.push(Rejection {
-                id: row.integer(0)?,
+            found = Some(Rejection {
                 change: Change {
-                    version: row.integer(7)?,
-                    table_name: Cow::Owned(row.text(1)?.to_owned()),
-                    pk_value: Cow::Owned(row.text(2)?.to_owned()),
-                    operation: Operation::parse(row.text(3)?).ok_or_else(damaged)?,
-                    payload: row.optional_text(4)?.map(Cow::Owned),
-                    origin: Cow::Owned(row.text(5)?.to_owned()),
-                    stamp: stamp::parse(row.text(6)?).ok_or_else(damaged)?,
-                    contested: row.integer(15)? != 0,
+                    version: row.integer(6)?,
+                    table_name: Cow::Owned(row.text(0)?.to_owned()),
+                    pk_value: Cow::Owned(row.text(1)?.to_owned()),
+                    operation: Operation::parse(row.text(2)?).ok_or_else(damaged)?,
+                    payload: row.optional_text(3)?.map(Cow::Owned),
+                    origin: Cow::Owned(row.text(4)?.to_owned()),
+                    stamp: stamp::parse(row.text(5)?).ok_or_else(damaged)?,
+                    contested: row.integer(7)? != 0,
+                    seen_version: optional(8)?,
                 },
-                via: row.integer(8)?,
-                seen_version: row.integer(9)?,
-                row_hash: hash(10)?.ok_or_else(damaged)?,
-                waits_for: hash(11)?,
-                kind: row.text(12)?.to_owned(),
-                code: row.text(13)?.to_owned(),
-                message: row.text(14)?.to_owned(),
+                via: row.integer(9)?,
+                seen_version: row.integer(10)?,
+                searched: Wanted { above: row.integer(11)?, met: optional(12)? },
+                row_hash: hash_at(row, 13)?.ok_or_else(damaged)?,
+                kind: row.text(14)?.to_owned(),
+                code: row.text(15)?.to_owned(),
+                message: row.text(16)?.to_owned(),
             });
-            Ok(true)
+            Ok(false)
         },
     )?;
-    Ok(rejections)
+    found.ok_or_else(damaged)
 }
 
-/// The newest waiting change of every row that a neighbour has delivered: the row, what it does, and its stamp.
-pub fn visit_newest_of(host: &mut dyn Host, via: i64, visit: &mut dyn FnMut(&RowHash, Operation, i64)) -> Result<()> {
-    let sql = "SELECT row_hash, operation, timestamp FROM _sync_rejections AS r WHERE via = ?1 AND id = \
+fn hash_at(row: &dyn Row, column: usize) -> Result<Option<RowHash>> {
+    match row.value(column)? {
+        ValueRef::Blob(bytes) => RowHash::try_from(bytes).map(Some).map_err(|_| damaged()),
+        _ => Ok(None),
+    }
+}
+
+/// The newest waiting change of every row that a neighbour has delivered: the row, how far its author had followed the log, what it
+/// does, and its stamp.
+pub fn visit_newest_of(host: &mut dyn Host, via: i64, visit: &mut dyn FnMut(&RowHash, i64, Operation, i64)) -> Result<()> {
+    let sql = "SELECT row_hash, operation, timestamp, seen_version FROM _sync_rejections AS r WHERE via = ?1 AND id = \
                (SELECT max(id) FROM _sync_rejections AS s WHERE s.row_hash = r.row_hash AND s.via = r.via) ORDER BY id";
     host.query(sql, &[ValueRef::Integer(via)], &mut |row| {
-        let hash = match row.value(0)? {
-            ValueRef::Blob(bytes) => RowHash::try_from(bytes).ok(),
-            _ => None,
-        };
-        let parts = (hash, Operation::parse(row.text(1)?), stamp::parse(row.text(2)?));
+        let parts = (hash_at(row, 0)?, Operation::parse(row.text(1)?), stamp::parse(row.text(2)?));
         let (Some(hash), Some(operation), Some(stamp)) = parts else { return Err(damaged()) };
-        visit(&hash, operation, stamp);
+        visit(&hash, row.integer(3)?, operation, stamp);
         Ok(true)
     })
 }
@@ -126,9 +157,9 @@ pub fn store(
 ) -> Result<()> {
     let now = stamp::format(host.now());
     host.execute(
-        "INSERT INTO _sync_rejections (table_name, pk_value, operation, payload, origin, timestamp, version, via, seen_version, \
-         row_hash, waits_for, kind, code, message, attempts, rejected_at, contested) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, 1, ?15, ?16)",
+        "INSERT INTO _sync_rejections (table_name, pk_value, operation, payload, origin, timestamp, version, contested, sender_seen, via, \
+         seen_version, searched_version, row_hash, waits_for, kind, code, message, attempts, rejected_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, 1, ?17)",
         &[
             ValueRef::Text(&change.table_name),
             ValueRef::Text(&change.pk_value),
@@ -137,6 +168,8 @@ pub fn store(
             ValueRef::Text(&change.origin),
             ValueRef::Text(&stamp::format(change.stamp)),
             ValueRef::Integer(change.version),
+            ValueRef::Integer(i64::from(change.contested)),
+            change.seen_version.map_or(ValueRef::Null, ValueRef::Integer),
             ValueRef::Integer(via),
             ValueRef::Integer(seen_version),
             ValueRef::Blob(row_hash),
@@ -145,22 +178,24 @@ pub fn store(
             ValueRef::Text(&reason.code),
             ValueRef::Text(&reason.message),
             ValueRef::Text(&now),
-            ValueRef::Integer(i64::from(change.contested)),
         ],
     )?;
     Ok(())
 }
 
-/// Another attempt failed.
-pub fn update(host: &mut dyn Host, id: i64, reason: &Reason) -> Result<()> {
+/// Another attempt failed, after the log was searched so far.
+pub fn update(host: &mut dyn Host, id: i64, reason: &Reason, searched: Option<Wanted>) -> Result<()> {
     host.execute(
-        "UPDATE _sync_rejections SET kind = ?2, code = ?3, message = ?4, waits_for = ?5, attempts = attempts + 1 WHERE id = ?1",
+        "UPDATE _sync_rejections SET kind = ?2, code = ?3, message = ?4, waits_for = ?5, attempts = attempts + 1, \
+         searched_version = coalesce(?6, searched_version), met_version = coalesce(?7, met_version) WHERE id = ?1",
         &[
             ValueRef::Integer(id),
             ValueRef::Text(reason.kind),
             ValueRef::Text(&reason.code),
             ValueRef::Text(&reason.message),
             reason.waits_for.as_ref().map_or(ValueRef::Null, |h| ValueRef::Blob(h)),
+            searched.map_or(ValueRef::Null, |s| ValueRef::Integer(s.above)),
+            searched.and_then(|s| s.met).map_or(ValueRef::Null, ValueRef::Integer),
         ],
     )?;
     Ok(())
@@ -180,47 +215,25 @@ pub fn remove(host: &mut dyn Host, id: i64) -> Result<bool> {
     Ok(host.execute("DELETE FROM _sync_rejections WHERE id = ?1", &[ValueRef::Integer(id)])? > 0)
 }
 
-/// Which rejections may succeed now: all that do not wait for a parent, and those whose parent is among the rows that were
-/// written or that are tried now. What queues behind one of them comes along.
-pub fn worth_trying(rejections: Vec<Rejection>, written: &HashSet<RowHash>) -> Vec<Rejection> {
-    if rejections.len() <= ALWAYS_TRIED {
-        return rejections;
-    }
-    let mut rows: HashSet<RowHash> = written.clone();
-    let waits = |r: &Rejection| r.kind == WAITS_FOR_PARENT && r.waits_for.is_some();
-    rows.extend(rejections.iter().filter(|r| !waits(r) && r.kind != QUEUED).map(|r| r.row_hash));
-    // A parent that is itself parked may come with its children: keys can be cyclic.
-    let parked: HashSet<RowHash> = rejections.iter().map(|r| r.row_hash).collect();
+/// Which rejections may succeed now: what waits for a parent only if that was touched or may itself succeed, all others always, and
+/// what came to a row just now.
+pub fn worth_trying(outlines: &[Outline], touched: &HashSet<RowHash>, came: &HashSet<NeighbourRow>) -> Vec<i64> {
+    let mut rows = HashSet::new();
+    let first_of_rows: Vec<&Outline> = outlines.iter().filter(|o| rows.insert(o.row)).collect();
+    let mut woken = came.clone();
+    let mut parents: HashSet<RowHash> = came.iter().map(|(_, row)| *row).collect();
     loop {
-        let before = rows.len();
-        for rejection in rejections.iter().filter(|r| waits(r)) {
-            let wakes = rejection.waits_for.is_some_and(|parent| rows.contains(&parent) || parked.contains(&parent));
-            if wakes {
-                rows.insert(rejection.row_hash);
+        let before = woken.len();
+        for outline in &first_of_rows {
+            let there = |row: &RowHash| touched.contains(row) || parents.contains(row);
+            if !outline.waits_for_parent || outline.parent.as_ref().is_none_or(there) || touched.contains(&outline.row.1) {
+                woken.insert(outline.row);
+                parents.insert(outline.row.1);
             }
         }
-        if rows.len() == before {
+        if woken.len() == before {
             break;
         }
     }
-    let first_of_row = |r: &Rejection| match waits(r) {
-        true => r.waits_for.is_some_and(|parent| rows.contains(&parent) || parked.contains(&parent)),
-        false => true,
-    };
-    let mut tried_rows: HashSet<RowHash> = HashSet::new();
-    let mut blocked_rows: HashSet<RowHash> = HashSet::new();
-    rejections
-        .into_iter()
-        .filter(|r| {
-            if blocked_rows.contains(&r.row_hash) {
-                return false;
-            }
-            if tried_rows.contains(&r.row_hash) || r.kind == QUEUED || first_of_row(r) {
-                tried_rows.insert(r.row_hash);
-                return true;
-            }
-            blocked_rows.insert(r.row_hash);
-            false
-        })
-        .collect()
+    outlines.iter().filter(|o| woken.contains(&o.row)).map(|o| o.id).collect()
 }

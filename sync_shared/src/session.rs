@@ -19,8 +19,8 @@ use std::collections::{HashMap, HashSet};
 pub struct Session<'s> {
     pub catalog: Catalog,
     pub strategy: Option<Strategy>,
-    /// Id of this replica in `_sync_origins`.
-    pub self_id: i64,
+    /// What was received before is told by its version: nothing arrives twice.
+    pub comes_once: bool,
     /// The batch belongs to a full resync: the server's log is the truth.
     pub resync: bool,
     /// Newest stamp received of each origin.
@@ -32,7 +32,8 @@ pub struct Session<'s> {
     /// Changes that are refused without being tried.
     pub condemned: &'s mut Condemned,
     pub purge_horizon: i64,
-    pub last_push_version: i64,
+    /// Up to here the log was looked at for what may let a rejected change succeed; None: try all.
+    pub retried_version: Option<i64>,
     /// Local changes were captured on the way.
     pub extra_entries: bool,
     pub foreign_key_code: String,
@@ -56,14 +57,14 @@ impl<'s> Session<'s> {
         Ok(Session {
             catalog,
             strategy,
-            self_id: state.self_id,
+            comes_once: true,
             resync: state.resync && kind == BatchKind::Pull,
             stored_newest: newest.clone(),
             newest,
             entries: None,
             condemned,
             purge_horizon: state.purge_horizon,
-            last_push_version: state.last_push_version,
+            retried_version: state.retried_version,
             unseen: HashMap::new(),
             extra_entries: false,
             foreign_key_code: host.foreign_key_code().to_owned(),
@@ -83,12 +84,18 @@ impl<'s> Session<'s> {
     /// Finds what the neighbours of these items have not seen.
     pub fn fold_all(&mut self, host: &mut dyn Host, items: &[Item<'_>]) -> Result<()> {
         let mut done = HashSet::new();
-        for item in items.iter().filter(|item| !item.retried) {
+        for item in items.iter().filter(|item| !item.is_behind()) {
             if done.insert(item.peer.id) {
-                let any = fold(host, &self.catalog, &item.peer)?;
-                self.unseen.insert(item.peer.id, any);
+                self.fold_for(host, item)?;
             }
         }
+        Ok(())
+    }
+
+    /// Finds what the neighbour of an item has not seen.
+    pub fn fold_for(&mut self, host: &mut dyn Host, item: &Item<'_>) -> Result<()> {
+        let any = fold(host, &self.catalog, &item.peer)?;
+        self.unseen.insert(item.peer.id, any);
         Ok(())
     }
 

@@ -24,10 +24,14 @@ pub struct State {
     pub server_epoch: String,
     /// Origin and stamp of the server's log entry at `last_server_version`.
     pub server_anchor: String,
+    /// The highest version of the server's log that was heard of.
+    pub server_max: i64,
     /// Highest version of a tombstone that was purged.
     pub purge_horizon: i64,
     /// How often the horizon has moved.
     pub purges: i64,
+    /// Up to here the log was looked at for what may let a rejected change succeed; None: it has to be tried.
+    pub retried_version: Option<i64>,
     /// A full resync is under way.
     pub resync: bool,
     /// Milliseconds.
@@ -61,8 +65,10 @@ impl State {
             server_origin: text("server_origin"),
             server_epoch: text("server_epoch"),
             server_anchor: text("server_anchor"),
+            server_max: integer("server_max", 0)?,
             purge_horizon: integer("purge_horizon", 0)?,
             purges: integer("purges", 0)?,
+            retried_version: Some(integer("retried_version", -1)?).filter(|&v| v >= 0),
             resync: integer("resync", 0)? != 0,
             max_clock_skew: integer("max_clock_skew", DEFAULT_MAX_CLOCK_SKEW)?,
             schema_cookie: integer("schema_cookie", -1)?,

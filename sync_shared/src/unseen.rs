@@ -4,6 +4,7 @@
 //! it, so it costs nothing on the user's writes. Conflict detection asks it, and a push sends what it holds.
 
 use crate::catalog::Catalog;
+use crate::change::Change;
 use crate::error::Result;
 use crate::host::{Host, LogRange, query_value};
 use crate::state::{State, known_origin};
@@ -40,6 +41,11 @@ impl Peer {
         Ok((peer.origin.is_some() || fold_state(host, &peer)?.is_some()).then_some(peer))
     }
 
+    /// The neighbour as it was when it sent a change: it may have held back what it had received of the row.
+    pub fn of_change(self, change: &Change<'_>) -> Peer {
+        Peer { boundary: change.seen_version.map_or(self.boundary, |seen| seen.min(self.boundary)), ..self }
+    }
+
     /// Has the neighbour seen an entry that it delivered or made?
     pub fn knows(&self, origin: i64, via: Option<i64>) -> bool {
         via == Some(self.id) || Some(origin) == self.origin
@@ -58,7 +64,7 @@ enum Step {
 #[derive(Clone, Copy, Debug)]
 pub struct Unseen {
     pub version: i64,
-    /// A change of the neighbour has won over it since.
+    /// It is the neighbour's own change, which won over what it had not seen; it is sent back to it.
     pub won: bool,
 }
 
@@ -74,13 +80,13 @@ pub fn fold(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<bool>
         host.read_log(catalog, LogRange::after(folded), &mut |entry| {
             last = entry.version;
             let known = peer.knows(entry.origin, entry.via);
-            if !known || any || !steps.is_empty() {
-                let step = match known {
-                    false => Step::Note,
-                    // What the server sends supersedes what was unseen, whoever it was contested with.
-                    true if entry.contested && peer.id != UPSTREAM => Step::Won,
-                    true => Step::Forget,
-                };
+            let step = match known {
+                false => Step::Note,
+                // What the server sends supersedes what was unseen, whoever it was contested with.
+                true if entry.contested && peer.id != UPSTREAM => Step::Won,
+                true => Step::Forget,
+            };
+            if any || !steps.is_empty() || !matches!(step, Step::Forget) {
                 steps.push((entry.row_hash()?, entry.version, step));
             }
             Ok(steps.len() < FOLD)
@@ -88,8 +94,8 @@ pub fn fold(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<bool>
         let done = steps.len() < FOLD;
         for (hash, version, step) in steps {
             match step {
-                Step::Note => note(host, peer.id, &hash, version)?,
-                Step::Won => mark_won(host, peer.id, &hash)?,
+                Step::Note => note_entry(host, peer.id, &hash, (version, false))?,
+                Step::Won => mark_won(host, peer.id, &hash, version)?,
                 Step::Forget => forget(host, peer.id, &hash)?,
             }
             any = true;
@@ -159,13 +165,9 @@ pub fn unseen_entry(host: &mut dyn Host, peer: i64, row: &RowHash) -> Result<Opt
     Ok(found)
 }
 
-/// A change of the neighbour has won over the row's entry.
-pub fn mark_won(host: &mut dyn Host, peer: i64, row: &RowHash) -> Result<()> {
-    host.execute(
-        "UPDATE _sync_unseen SET won = 1 WHERE peer = ?1 AND row_hash = ?2",
-        &[ValueRef::Integer(peer), ValueRef::Blob(row)],
-    )?;
-    Ok(())
+/// A change of the neighbour has won over what it had not seen of the row, and stands in the log at this version.
+pub fn mark_won(host: &mut dyn Host, peer: i64, row: &RowHash, version: i64) -> Result<()> {
+    note_entry(host, peer, row, (version, true))
 }
 
 /// The neighbour knows the row's newest entry now.
@@ -177,11 +179,11 @@ pub fn forget(host: &mut dyn Host, peer: i64, row: &RowHash) -> Result<()> {
     Ok(())
 }
 
-fn note(host: &mut dyn Host, peer: i64, row: &RowHash, version: i64) -> Result<()> {
+fn note_entry(host: &mut dyn Host, peer: i64, row: &RowHash, (version, won): (i64, bool)) -> Result<()> {
     host.execute(
-        "INSERT INTO _sync_unseen (peer, row_hash, version) VALUES (?1, ?2, ?3) \
-         ON CONFLICT (peer, row_hash) DO UPDATE SET version = excluded.version, won = 0",
-        &[ValueRef::Integer(peer), ValueRef::Blob(row), ValueRef::Integer(version)],
+        "INSERT INTO _sync_unseen (peer, row_hash, version, won) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT (peer, row_hash) DO UPDATE SET version = excluded.version, won = excluded.won",
+        &[ValueRef::Integer(peer), ValueRef::Blob(row), ValueRef::Integer(version), ValueRef::Integer(i64::from(won))],
     )?;
     Ok(())
 }

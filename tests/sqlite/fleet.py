@@ -26,6 +26,11 @@ CREATE TABLE child(id INTEGER PRIMARY KEY, parent TEXT REFERENCES parent(id) ON 
 CREATE TABLE link(a TEXT, b INTEGER, weight REAL, data BLOB, PRIMARY KEY(a, b));
 """
 
+REFUSE = """
+CREATE TRIGGER refuse_{event} BEFORE {event} ON link WHEN NEW.weight > 0.6
+BEGIN SELECT raise(ABORT, 'a constraint of this replica alone'); END
+"""
+
 MOST_BATCHES = 1000
 ROUNDS_TO_QUIET = {"hub": 4, "chain": 6}
 
@@ -56,6 +61,9 @@ class Fleet:
             options["resolver"] = RESOLVER
         for table in KEY_LENGTHS:
             replica.track(table, **options)
+        if number in self.history.refusing:
+            for event in ("INSERT", "UPDATE"):
+                replica.sql(REFUSE.format(event=event))
         return replica
 
     def close(self):
@@ -230,8 +238,10 @@ class Fleet:
                 )
 
     def heal(self):
-        """Take away every cause of a rejection: no code is taken, no child holds a parent back, and every parent is there."""
+        """Take away every cause of a rejection: nothing refuses rows, no code is taken, no child holds a parent back, every parent is there."""
         for replica in self.replicas:
+            for event in ("INSERT", "UPDATE"):
+                replica.sql(f"DROP TRIGGER IF EXISTS refuse_{event}")
             with self.ledger.watch(replica):
                 replica.sql("UPDATE parent SET code = NULL")
                 replica.sql("UPDATE child SET parent = NULL")

@@ -13,7 +13,8 @@ import time
 from replica import DRIVERS
 
 KEPT_SEEDS = pathlib.Path(__file__).with_name("kept_seeds.txt")
-DEFAULT_SEEDS = range(1, 201)
+# By whether replicas refuse rows.
+DEFAULT_SEEDS = {False: range(1, 201), True: range(1, 101)}
 
 STRATEGIES = ("last_write_wins", "server_wins", "client_wins", "merge", "custom")
 TOPOLOGIES = {
@@ -58,6 +59,8 @@ class History:
     preloaded: tuple
     steps: tuple
     settle_sizes: tuple
+    # The replicas on which a trigger refuses some rows of `link`, the application's and the others', until they heal.
+    refusing: tuple = ()
 
     @property
     def routes(self):
@@ -76,8 +79,13 @@ class History:
         return text
 
 
-def history_of_seed(seed):
-    return draw_history(random.Random(seed))
+def history_of_seed(seed, refusing=False):
+    source = random.Random(seed)
+    history = draw_history(source)
+    if not refusing:
+        return history
+    replicas = tuple(number for number in range(4) if source.randrange(2) == 0)
+    return dataclasses.replace(history, refusing=replicas)
 
 
 def draw_history(source, most_steps=45):
@@ -180,26 +188,27 @@ def draw_link_write(source, chance):
     return ("DELETE FROM link WHERE a = ? AND b = ?", *key)
 
 
-def seeds():
-    """The seeds kept after a failure first, then `SYNC_SEEDS=from:to` (both inclusive) or the default 200."""
+def seeds(refusing):
+    """The seeds kept after a failure first, then `SYNC_SEEDS=from:to` (both inclusive) or the default ones."""
     span = os.environ.get("SYNC_SEEDS")
-    first, last = (int(end) for end in span.split(":")) if span else (DEFAULT_SEEDS[0], DEFAULT_SEEDS[-1])
-    return list(dict.fromkeys([*kept_seeds(), *range(first, last + 1)]))
+    default = DEFAULT_SEEDS[refusing]
+    first, last = (int(end) for end in span.split(":")) if span else (default[0], default[-1])
+    return list(dict.fromkeys([*kept_seeds(refusing), *range(first, last + 1)]))
 
 
-def kept_seeds():
-    """One seed a line; what follows a `#` is the reader's."""
+def kept_seeds(refusing):
+    """One seed a line, with an `r` where replicas refuse rows; what follows a `#` is the reader's."""
     if not KEPT_SEEDS.exists():
         return []
     lines = (line.split("#")[0].strip() for line in KEPT_SEEDS.read_text(encoding="utf-8").splitlines())
-    return [int(line) for line in lines if line]
+    return [int(line.rstrip("r")) for line in lines if line and line.endswith("r") == refusing]
 
 
-def keep_seed(seed, reason):
+def keep_seed(seed, refusing, reason):
     """Note a failing seed, so that every later run begins with it."""
-    if seed not in kept_seeds():
+    if seed not in kept_seeds(refusing):
         with KEPT_SEEDS.open("a", encoding="utf-8") as kept:
-            kept.write(f"{seed}  # {' '.join(reason.split())[:120]}\n")
+            kept.write(f"{seed}{'r' if refusing else ''}  # {' '.join(reason.split())[:120]}\n")
 
 
 def shortest(history, fails, seconds=20.0):

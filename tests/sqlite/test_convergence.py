@@ -1,7 +1,7 @@
 """Whatever the applications write and the network does: when all is quiet, the replicas hold the same rows.
 
 One server, three clients, as a hub or a chain; three tables with a foreign key, a composite key and a UNIQUE column; every
-strategy; clocks that are wrong by hours or stand still; batches that are partial, doubled, lost, late, out of order or cut.
+strategy; rows that some replicas refuse; clocks that are wrong by hours or stand still; batches that are partial, doubled, lost, late, out of order or cut.
 """
 
 import re
@@ -47,15 +47,19 @@ def failure_of(history):
     return None
 
 
+def cases():
+    return [pytest.param(seed, refusing, id=f"{seed}{'r' if refusing else ''}") for refusing in (False, True) for seed in seeds(refusing)]
+
+
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("seed", seeds())
-def test_every_history_ends_with_equal_replicas(seed):
-    history = history_of_seed(seed)
+@pytest.mark.parametrize("seed, refusing", cases())
+def test_every_history_ends_with_equal_replicas(seed, refusing):
+    history = history_of_seed(seed, refusing)
     failure = failure_of(history)
     if failure is None:
         return
     promise, message = failure
-    keep_seed(seed, message)
+    keep_seed(seed, refusing, message)
     short = shortest(history, lambda shorter: (failure_of(shorter) or ("",))[0] == promise)
     _, message = failure_of(short) or failure
     pytest.fail(f"seed {seed}: {message}\n{short}", pytrace=False)

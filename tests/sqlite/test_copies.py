@@ -113,3 +113,41 @@ def test_a_lost_answer_and_a_shorter_log_are_no_copy(server, client, forget):
     client.sql(forget)
     client.sync(server)
     assert client.rows("Person") == server.rows("Person") == [(2, "c", None)]
+
+
+def test_two_copies_that_both_went_on_are_told(server, client, disk):
+    add(server, 1)
+    client.sync(server)
+    clone = disk.clone(client, "clone")
+    add(clone, 2)
+    clone.sync(server)
+    add(client, 3)
+    with sync_error("EpochMismatch"):
+        client.sync(server)
+    client.sql("SELECT sync_regenerate_origin()")
+    begin_resync(client)
+    settle(server, client, rounds=2)
+    assert ids(client) == ids(server) == [1, 2, 3]
+
+
+def test_a_lost_answer_and_a_compaction_are_no_copy(server, client):
+    add(client, 1)
+    client.sync(server)
+    client.sql("UPDATE Person SET Name = 'twice'")
+    server.apply(client.fetch_local_text())
+    client.sql("SELECT sync_compact()")
+    add(client, 2)
+    client.sync(server)
+    assert ids(client) == ids(server) == [1, 2] and equal(server, client)
+
+
+def test_a_pull_that_comes_late_sends_nothing_again(server, client):
+    add(server, 1)
+    client.sync(server)
+    late = server.fetch_text(client.cursor, exclude=client.origin)
+    add(client, 2)
+    client.sync(server)
+    add(server, 3)
+    client.sync(server)
+    client.apply(late)
+    assert client.fetch_local()["changes"] == []

@@ -258,8 +258,17 @@ def test_an_update_that_is_rejected_leaves_the_row_as_it_was(shop):
 # While a change of the server waits, the row is edited here
 
 
-@pytest.mark.parametrize("strategy", ["last_write_wins", "server_wins", "client_wins", "merge"])
-def test_a_pull_that_waited_does_not_undo_what_was_pushed_meanwhile(make_pair, strategy):
+@pytest.mark.parametrize(
+    "strategy, row",
+    [
+        ("last_write_wins", (1, "mine", 1)),
+        ("server_wins", (1, "a", -1)),
+        ("client_wins", (1, "mine", 1)),
+        ("merge", (1, "mine", -1)),
+    ],
+)
+def test_a_pull_that_waited_and_what_was_pushed_meanwhile_are_in_conflict(make_pair, strategy, row):
+    """The client's author had not seen the server's change: the server is told, and decides by the strategy."""
     server, client = make_pair(ITEM.format(code="", amount="", kind=""), track=["item"])
     for replica in (server, client):
         replica.sql("SELECT sync_set_conflict_strategy('item', ?)", strategy)
@@ -275,8 +284,62 @@ def test_a_pull_that_waited_does_not_undo_what_was_pushed_meanwhile(make_pair, s
     allow_negative(client)
     client.json("SELECT sync_retry()")
     client.sync(server)
-    assert items(server) == items(client) == [(1, "mine", 1)]
+    assert items(server) == items(client) == [row]
+    assert len(server.conflicts()) == 1
     assert client.rejections() == server.rejections() == []
+
+
+def test_what_the_server_decides_meanwhile_comes_to_all_that_waits(make_pair):
+    """Two changes of the server wait; the push between them loses to the second, which the client must take when it can."""
+    server, client = make_pair(ITEM.format(code="", amount="", kind=""), track=["item"])
+    for event in ("INSERT", "UPDATE"):
+        client.sql(NO_NEGATIVE.format(event).replace("no_negative", f"no_negative_{event}"))
+    server.sql("INSERT INTO item VALUES (1, 'a', 1)")
+    client.sync(server)
+    server.sql("UPDATE item SET amount = -1")
+    client.pull(server)
+    client.sql("UPDATE item SET code = 'mine'")
+    let_the_clock_tick()
+    server.sql("UPDATE item SET amount = -2")
+    client.push(server)
+    client.pull(server)
+    assert [rejection["kind"] for rejection in client.rejections()] == ["ConstraintViolation", "Queued"]
+    allow_negative(client)
+    client.json("SELECT sync_retry()")
+    assert items(client) == items(server) == [(1, "a", -2)]
+
+
+def test_what_waits_from_one_client_does_not_hold_up_another(shop):
+    """Both edited the row unseen by the other: what can be applied is, and what waited then meets it as a conflict."""
+    shop.apply(push(item(1, code="waits", amount=-1, at=stamp(minutes=-5))))
+    shop.apply(push(item(1, code="goes on", at=stamp(minutes=-4), origin=BOB), sender=BOB))
+    assert items(shop) == [(1, "goes on", 1)]
+    assert [conflict["winner"] for conflict in shop.conflicts()] == ["local"]
+    assert shop.rejections() == []
+
+
+def test_a_conflict_is_recorded_once_however_often_its_winner_is_refused(shop):
+    shop.sql("INSERT INTO item VALUES (1, 'mine', 1)")
+    shop.apply(push(item(1, code="newer", amount=-1, at=stamp(minutes=1))))
+    for _ in range(3):
+        shop.json("SELECT sync_retry()")
+    allow_negative(shop)
+    shop.json("SELECT sync_retry()")
+    assert items(shop) == [(1, "newer", -1)]
+    assert len(shop.conflicts()) == 1
+
+
+def test_a_parent_written_here_lets_its_child_in(make_replica):
+    shop = make_replica(
+        "shop",
+        "CREATE TABLE parent(id INTEGER PRIMARY KEY)",
+        "CREATE TABLE child(id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parent(id))",
+        track=["parent", "child"],
+    )
+    shop.apply(push(insert("child", {"id": 1, "parent": 7}, ["id"])))
+    shop.sql("INSERT INTO parent VALUES (7)")
+    shop.apply(push(insert("child", {"id": 2, "parent": 7}, ["id"]), after=1))
+    assert shop.rows("child") == [(1, 7), (2, 7)]
 
 
 @pytest.mark.parametrize("strategy, code", [("last_write_wins", "mine"), ("server_wins", "theirs"), ("client_wins", "mine")])

@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import PERSON
-from crafted import ALICE
+from crafted import ALICE, let_the_clock_tick
 from replica import settle, sync_error
 
 
@@ -386,3 +386,20 @@ def test_a_resync_keeps_a_delete_that_waits_at_the_server(make_pair):
     settle(server, client)
     assert client.rows("parent") == server.rows("parent") == []
     assert server.rejections() == client.rejections() == []
+
+
+def test_a_resync_takes_what_the_server_has_made_of_a_row_whose_push_waits_there(make_pair):
+    server, client = make_pair("CREATE TABLE item(id INTEGER PRIMARY KEY, amount INT)", track=["item"])
+    server.sql("CREATE TRIGGER refuse BEFORE INSERT ON item WHEN NEW.amount < 0 BEGIN SELECT raise(ABORT, 'negative'); END")
+    client.sql("INSERT INTO item VALUES (1, -1)")
+    client.push(server)
+    assert len(server.rejections()) == 1
+    let_the_clock_tick()
+    server.sql("INSERT INTO item VALUES (1, 5)")
+    begin_resync(client)
+    client.sync(server)
+    assert client.rows("item") == [(1, 5)]
+    server.sql("DROP TRIGGER refuse")
+    server.json("SELECT sync_retry()")
+    settle(server, client)
+    assert client.rows("item") == server.rows("item") == [(1, 5)]
