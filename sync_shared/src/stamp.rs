@@ -3,8 +3,13 @@
 //! A replica's stamps form a hybrid logical clock (Kulkarni et al. 2014) in the original's format: the wall clock, but never
 //! below anything the replica has seen. Full ties are broken by the origin.
 
-use jiff::Timestamp;
 use jiff::civil::DateTime;
+use jiff::{SignedDuration, Timestamp};
+
+/// 0000-01-01T00:00:00.000Z
+const FIRST: i64 = -62_167_219_200_000;
+/// 9999-12-31T23:59:59.999Z
+const LAST: i64 = 253_402_300_799_999;
 
 /// The instant of an ISO 8601 text with an offset or `Z`, as nanoseconds since 1970.
 pub fn parse_nanoseconds(text: &str) -> Option<i128> {
@@ -12,15 +17,18 @@ pub fn parse_nanoseconds(text: &str) -> Option<i128> {
 }
 
 /// The instant of an ISO 8601 text with an offset or `Z`, in milliseconds; finer digits are cut off.
+/// None also for what is no year of four digits in UTC.
 pub fn parse(text: &str) -> Option<i64> {
-    parse_wire(text).or_else(|| text.parse::<Timestamp>().ok().map(|t| t.as_nanosecond().div_euclid(1_000_000) as i64))
+    let parsed = || text.parse::<Timestamp>().ok().map(|t| t.as_nanosecond().div_euclid(1_000_000) as i64);
+    parse_wire(text).or_else(|| parsed().filter(|ms| (FIRST..=LAST).contains(ms)))
 }
 
-/// `YYYY-MM-DDTHH:MM:SS.mmmZ`. A stamp outside the calendar's years is written as the nearest one.
+/// `YYYY-MM-DDTHH:MM:SS.mmmZ`. A stamp outside the years of four digits is written as the nearest one.
 pub fn format(milliseconds: i64) -> String {
-    let clamped = milliseconds.clamp(Timestamp::MIN.as_millisecond() + 1, Timestamp::MAX.as_millisecond());
-    let timestamp = Timestamp::from_millisecond(clamped).unwrap_or(Timestamp::UNIX_EPOCH);
-    format!("{timestamp:.3}")
+    // A `Timestamp` ends a day before the last year does.
+    let since_1970 = SignedDuration::from_millis(milliseconds.clamp(FIRST, LAST));
+    let civil = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0).saturating_add(since_1970);
+    format!("{civil:.3}Z")
 }
 
 /// The canonical form of a date and time: `T` between, milliseconds at least and microseconds at most, `Z` if the text has a zone.
@@ -64,8 +72,50 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_formatted_stamp_reads_back(ms in -62_135_596_800_000i64..253_402_300_799_999) {
+        fn a_formatted_stamp_reads_back(ms in FIRST..=LAST) {
+            prop_assert_eq!(format(ms).len(), 24);
             prop_assert_eq!(parse(&format(ms)), Some(ms));
+        }
+
+        #[test]
+        fn later_stamps_are_greater_texts(a in FIRST..=LAST, b in FIRST..=LAST) {
+            prop_assert_eq!(a.cmp(&b), format(a).cmp(&format(b)));
+        }
+
+        #[test]
+        fn what_the_wire_form_says_a_general_parser_says_too(text in r"[0-2][0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\.[0-9]{3}Z") {
+            let general = text.parse::<Timestamp>().ok().map(|t| t.as_millisecond());
+            // A leap second is no instant of a log.
+            prop_assert_eq!(parse_wire(&text), general.filter(|_| !text[17..].starts_with("60")));
+        }
+
+        #[test]
+        fn digits_below_a_millisecond_are_cut_off(ms in FIRST..=LAST - 86_400_000, finer in "[0-9]{1,6}") {
+            let text = format(ms).replace('Z', &finer);
+            prop_assert_eq!(parse(&(text + "Z")), Some(ms));
+        }
+
+        #[test]
+        fn an_offset_names_the_same_instant(ms in FIRST + 86_400_000..=LAST - 86_400_000, hours in -23i64..24, minutes in 0i64..60) {
+            let ahead = if hours < 0 { hours * 60 - minutes } else { hours * 60 + minutes };
+            let local = format(ms + ahead * 60_000).replace('Z', "");
+            let sign = if hours < 0 { '-' } else { '+' };
+            prop_assert_eq!(parse(&format!("{local}{sign}{:02}:{minutes:02}", hours.abs())), Some(ms));
+        }
+    }
+
+    #[test]
+    fn the_first_and_the_last_stamp_read_back() {
+        for (ms, text) in [(FIRST, "0000-01-01T00:00:00.000Z"), (LAST, "9999-12-31T23:59:59.999Z"), (-1, "1969-12-31T23:59:59.999Z")] {
+            assert_eq!((format(ms).as_str(), parse(text)), (text, Some(ms)));
+        }
+        assert_eq!((format(i64::MIN), format(i64::MAX)), (format(FIRST), format(LAST)));
+    }
+
+    #[test]
+    fn a_year_that_has_not_four_digits_is_no_stamp() {
+        for text in ["-000001-12-31T23:59:59.999Z", "0000-01-01T00:00:00+00:01", "+010000-01-01T00:00:00Z", "10000-01-01T00:00:00Z"] {
+            assert_eq!(parse(text), None, "{text}");
         }
     }
 
