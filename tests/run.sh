@@ -8,7 +8,7 @@
 # sqlite  lints of sqlite_sync, and the extension in real SQLite databases (pytest); SYNC_SEEDS=1:5000 for more histories
 # docs    the snippets of README.md
 # demo    sql/demo.sh
-# fuzz    a minute of hostile batches (FUZZ_SECONDS), not part of the default run
+# fuzz    a minute of every fuzz target (FUZZ_SECONDS), not part of the default run
 # bench   the figures of README.md, not part of the default run
 #
 # As root it installs the Debian packages that are missing; what else it installs goes below target/.
@@ -16,6 +16,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly PYTHON=/usr/bin/python3 VENV=target/venv NODE=target/node NODE_VERSION=24
+readonly TOOLS=target/tools FUZZ_VERSION=0.13.2
 
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
@@ -91,17 +92,21 @@ demo() {
     bash sql/demo.sh
 }
 
+# Each fuzz target for a while, starting from tests/fuzz_seeds and from what earlier runs found.
 fuzz() {
     require_compiler
-    cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
-    # cargo-fuzz wants a nightly compiler's flags; RUSTC_BOOTSTRAP lets the stable one take them.
+    command -v c++ >/dev/null || debian g++
+    PATH="$PWD/$TOOLS/bin:$PATH"
+    cargo fuzz --version 2>/dev/null | grep -qx "cargo-fuzz $FUZZ_VERSION" ||
+        cargo install cargo-fuzz --quiet --locked --version $FUZZ_VERSION --root $TOOLS
+    # cargo-fuzz passes flags of a nightly compiler; RUSTC_BOOTSTRAP lets the stable one take them.
     export RUSTC_BOOTSTRAP=1
-    cd sync_shared
-    local target targets
-    targets=$(cargo fuzz list)
-    for target in $targets; do
-        mkdir -p "fuzz/corpus/$target"
-        cargo fuzz run "$target" "fuzz/corpus/$target" ../tests/fuzz_seeds -- -max_total_time="${FUZZ_SECONDS:-60}"
+    local name folder=sync_shared/fuzz build=$PWD/target/fuzz
+    for name in $(cargo fuzz list --fuzz-dir $folder); do
+        step "fuzz $name: seeds tests/fuzz_seeds and $folder/corpus/$name, crashes $folder/artifacts/$name"
+        mkdir -p "$folder/corpus/$name"
+        cargo fuzz run --fuzz-dir $folder --target-dir "$build" "$name" "$folder/corpus/$name" tests/fuzz_seeds -- \
+            -max_total_time="${FUZZ_SECONDS:-60}" -timeout=10 -verbosity=0 -print_final_stats=1
     done
 }
 

@@ -55,8 +55,8 @@ mod subscribe;
 mod sync_with;
 
 pub use apply::{ApplyOptions, apply_batch, retry, discard};
-pub use batch::{BatchKind, decode_batch};
-pub use canonical::{canonical_json, canonical_number};
+pub use batch::{Batch, BatchKind, MAX_BYTES, MAX_CHANGES, decode_batch};
+pub use canonical::{MAX_NESTING, canonical_json, canonical_number};
 pub use catalog::Catalog;
 pub use change::{Change, Operation};
 pub use check::{Finding, check_table};
