@@ -1,6 +1,5 @@
 """Fixtures: real replicas in the test's own directory, on every driver."""
 
-import pathlib
 import shutil
 
 import hypothesis
@@ -117,18 +116,3 @@ def disk(tmp_path, driver):
     yield Disk()
     for replica in opened:
         replica.close()
-
-
-KNOWN_DEFECTS = pathlib.Path(__file__).with_name("sqlite") / "known_defects.txt"
-
-
-def pytest_collection_modifyitems(items):
-    """Expect the listed tests to fail: a failure that is not listed is a new one."""
-    lines = KNOWN_DEFECTS.read_text().splitlines()
-    listed = {line for line in lines if line and not line.startswith("#")}
-    for item in items:
-        name = item.name
-        for driver in ("sqlite3", "apsw"):
-            name = name.replace(f"[{driver}]", "").replace(f"[{driver}-", "[")
-        if {f"{item.path.name}::{name}", f"{item.path.name}::{item.originalname}"} & listed:
-            item.add_marker(pytest.mark.xfail(reason="a known defect", strict=False))

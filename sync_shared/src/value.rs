@@ -182,11 +182,12 @@ fn tagged_value(raw: &str, column: &Column) -> Result<Value, String> {
     }
 }
 
+/// JSON travels as a string; a sender that nests it is understood where the column holds JSON.
 fn nested_json(raw: &str, column: &Column) -> Result<Value, String> {
-    if column.portable == Portable::Json || column.storage == Storage::Text {
-        return Ok(Value::Text(raw.to_owned()));
+    match column.portable {
+        Portable::Json => Ok(Value::Text(raw.to_owned())),
+        _ => Err(format!("column {:?} does not hold JSON; send a JSON text as a string", column.name)),
     }
-    Err(format!("column {:?} does not hold JSON", column.name))
 }
 
 /// Would an engine with numeric column affinity turn this text into a number?
@@ -315,3 +316,6 @@ impl<'de> Deserialize<'de> for Members<'de> {
         deserializer.deserialize_map(Visit)
     }
 }
+
+#[cfg(test)]
+mod tests;

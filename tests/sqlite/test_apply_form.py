@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from crafted import ALICE, BOB, delete, person, pull, push, stamp, update
+from crafted import ALICE, BOB, delete, insert, person, pull, push, stamp, update
 from replica import COUNTS, sync_error
 
 
@@ -101,6 +101,21 @@ def test_columns_in_a_payload_may_come_in_any_order(server):
     change = {**person(1), "payload": '{"Email":"e","Name":"Alice","Id":1}'}
     server.apply(push(change))
     assert server.rows("Person") == [(1, "Alice", "e")]
+
+
+@pytest.mark.parametrize(("sent", "stored"), [({"a": [1.50]}, '{"a":[1.5]}'), ([1, {}], "[1,{}]"), ("{ }", "{ }"), ({}, "{}")])
+@pytest.mark.parametrize("declared", ["JSON", "jsonb"])
+def test_a_json_value_may_come_nested(make_replica, declared, sent, stored):
+    server = make_replica("server", f"CREATE TABLE Note(Id INTEGER PRIMARY KEY, Doc {declared})", track=["Note"])
+    assert server.apply(push(insert("Note", {"Id": 1, "Doc": sent})))["applied"] == 1
+    assert server.rows("Note") == [(1, stored)]
+
+
+def test_a_text_column_that_holds_json_takes_it_nested_when_the_options_say_so(make_replica):
+    server = make_replica("server", "CREATE TABLE Note(Id INTEGER PRIMARY KEY, Doc TEXT)")
+    server.track("Note", types={"Doc": "json"})
+    assert server.apply(push(insert("Note", {"Id": 1, "Doc": {"a": 1}})))["applied"] == 1
+    assert server.rows("Note") == [(1, '{"a":1}')]
 
 
 def test_the_answer_has_the_contracts_members(server):
