@@ -198,7 +198,7 @@ fn member(name: &str) -> Cow<'_, str> {
     KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(&folded)).map_or(Cow::Borrowed(name), Cow::Borrowed)
 }
 
-/// Fills a member once.
+/// Fills a member once, though it be with null.
 fn fill<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
     map: &mut A,
     slot: &mut Option<T>,
@@ -207,7 +207,7 @@ fn fill<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
     if slot.is_some() {
         return Err(A::Error::custom(format!("member {name:?} stands twice")));
     }
-    *slot = map.next_value()?;
+    *slot = Some(map.next_value()?);
     Ok(())
 }
 
@@ -308,9 +308,9 @@ impl<'de> Deserialize<'de> for WireChange<'de> {
                 let mut version: Option<i64> = None;
                 let (mut table_name, mut origin, mut timestamp): (Option<Str<'de>>, Option<Str<'de>>, Option<Str<'de>>) =
                     (None, None, None);
-                let (mut pk_value, mut payload): (Option<JsonText<'de>>, Option<JsonText<'de>>) = (None, None);
+                let (mut pk_value, mut payload): (Option<JsonText<'de>>, Option<Option<JsonText<'de>>>) = (None, None);
                 let mut operation: Option<&'de RawValue> = None;
-                let (mut contested, mut seen_version): (Option<bool>, Option<i64>) = (None, None);
+                let (mut contested, mut seen_version): (Option<Option<bool>>, Option<Option<i64>>) = (None, None);
                 while let Some(Str(name)) = map.next_key()? {
                     match member(&name).as_ref() {
                         "version" => fill(&mut map, &mut version, "version")?,
@@ -333,10 +333,9 @@ impl<'de> Deserialize<'de> for WireChange<'de> {
                     version: version.ok_or_else(|| missing("version"))?,
                     table_name: table_name.ok_or_else(|| missing("tableName"))?.0,
                     pk_value: pk_value.ok_or_else(|| missing("pkValue"))?.0,
-                    operation: serde_json::from_str::<Str<'_>>(operation.get())
-                        .map_or_else(|_| Operation::parse(operation.get()), |Str(text)| Operation::parse(&text))
+                    operation: Operation::parse_json(operation.get())
                         .ok_or_else(|| A::Error::custom(format!("there is no operation {}", operation.get())))?,
-                    payload: payload.map(|JsonText(text)| text),
+                    payload: payload.flatten().map(|JsonText(text)| text),
                     origin: origin.ok_or_else(|| missing("origin"))?.0,
                     stamp: {
                         let Str(text) = timestamp.ok_or_else(|| missing("timestamp"))?;
@@ -344,8 +343,8 @@ impl<'de> Deserialize<'de> for WireChange<'de> {
                             A::Error::custom(format!("timestamp {text:?} is not an ISO 8601 instant with Z or an offset"))
                         })?
                     },
-                    contested: contested.unwrap_or(false),
-                    seen_version,
+                    contested: contested.flatten().unwrap_or(false),
+                    seen_version: seen_version.flatten(),
                 };
                 checked(change).map(WireChange).map_err(A::Error::custom)
             }

@@ -2,6 +2,7 @@
 
 use crate::canonical::write_string;
 use crate::stamp;
+use crate::value::Str;
 use std::borrow::Cow;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,11 @@ impl Operation {
             "2" => Some(Operation::Delete),
             _ => None,
         })
+    }
+
+    /// As a member of a change's JSON: a string or a number.
+    pub fn parse_json(raw: &str) -> Option<Operation> {
+        serde_json::from_str(raw).map_or_else(|_| Operation::parse(raw), |Str(text)| Operation::parse(&text))
     }
 
     pub fn from_number(number: i64) -> Option<Operation> {
