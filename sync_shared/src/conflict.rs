@@ -90,15 +90,18 @@ impl Verdict {
 
 /// Lets the strategy decide.
 pub fn decide(host: &mut dyn Host, catalog: &Catalog, sides: &Sides<'_>, strategy: Strategy) -> Result<Verdict> {
-    let server = if sides.direction == BatchKind::Pull { Verdict::Remote } else { Verdict::Local };
-    let client = if sides.direction == BatchKind::Pull { Verdict::Local } else { Verdict::Remote };
     match strategy {
-        Strategy::ServerWins => Ok(server),
-        Strategy::ClientWins => Ok(client),
+        Strategy::ServerWins => Ok(side_of(sides, BatchKind::Pull)),
+        Strategy::ClientWins => Ok(side_of(sides, BatchKind::Push)),
         Strategy::LastWriteWins => Ok(last_write(sides)),
         Strategy::Merge => merge(host, catalog, sides),
         Strategy::Custom => custom(host, sides),
     }
+}
+
+/// The side that sends batches in this direction: the server's come by pulls, a client's by pushes.
+fn side_of(sides: &Sides<'_>, sends: BatchKind) -> Verdict {
+    if sides.direction == sends { Verdict::Remote } else { Verdict::Local }
 }
 
 /// The greater stamp; full ties by origin, so that every replica chooses the same.
@@ -162,3 +165,6 @@ impl Conflict {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

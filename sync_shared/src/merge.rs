@@ -36,20 +36,25 @@ pub fn merge(host: &mut dyn Host, catalog: &Catalog, sides: &Sides<'_>) -> Resul
     }
     let base = common_version(host, catalog, sides)?;
     let remote_is_newer = last_write(sides) == Verdict::Remote;
-    let merged: Vec<Option<Value>> = (0..sides.table.columns.len())
-        .map(|column| {
-            let local = sides.local_values[column].clone();
-            let Some(remote) = sides.remote_values[column].clone() else { return local };
-            let known = base.as_ref().and_then(|b| b[column].clone());
-            match known {
-                Some(known) if local.as_ref() == Some(&known) => Some(remote),
-                Some(known) if remote == known => local,
-                _ if remote_is_newer => Some(remote),
-                _ => local,
-            }
-        })
-        .collect();
-    Ok(verdict_of(sides, merged))
+    Ok(verdict_of(sides, merge_fields(sides.local_values, sides.remote_values, base.as_deref(), remote_is_newer)))
+}
+
+/// The fields of two rows, by column; a field that one side says nothing of takes the other's value. Which side is called local makes
+/// no difference.
+fn merge_fields(
+    local: &[Option<Value>],
+    remote: &[Option<Value>],
+    base: Option<&[Option<Value>]>,
+    remote_is_newer: bool,
+) -> Vec<Option<Value>> {
+    let merged = |column: usize| match (&local[column], &remote[column], base.and_then(|base| base[column].as_ref())) {
+        (None, only, _) | (only, None, _) => only,
+        (Some(mine), theirs, Some(known)) if mine == known => theirs,
+        (mine, Some(theirs), Some(known)) if theirs == known => mine,
+        (_, theirs, _) if remote_is_newer => theirs,
+        (mine, ..) => mine,
+    };
+    (0..local.len()).map(|column| merged(column).clone()).collect()
 }
 
 /// The user's resolver over both rows as JSON (NULL for a deleted one). It yields the merged row, or NULL to delete it.
@@ -128,3 +133,6 @@ pub fn entry_values(entry: &crate::host::LogEntry<'_>) -> Result<Vec<Option<Valu
     let value = |c| Ok(entry.fields.value(c)?.map(crate::value::ValueRef::to_owned));
     (0..entry.table.columns.len()).map(value).collect()
 }
+
+#[cfg(test)]
+mod tests;

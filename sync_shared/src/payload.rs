@@ -111,3 +111,6 @@ fn same_value(a: &str, b: &str, table: &Table, column: usize) -> bool {
     let convert = |raw: &str| value_for_column(raw, &table.columns[column]);
     matches!((convert(a), convert(b)), (Ok(a), Ok(b)) if a == b)
 }
+
+#[cfg(test)]
+mod tests;

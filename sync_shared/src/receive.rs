@@ -52,6 +52,15 @@ impl Received {
     pub fn contains(&self, version: i64, stamp: i64) -> bool {
         self.ranges.iter().any(|r| r.from < version && version <= r.to && stamp <= r.clock)
     }
+
+    /// Adds a range, joined with what it touches; returns the joined one.
+    fn add(&mut self, range: Range) -> Range {
+        let (touched, apart): (Vec<Range>, Vec<Range>) = self.ranges.drain(..).partition(|known| known.touches(&range));
+        let joined = touched.iter().fold(range, Range::join);
+        self.ranges = apart;
+        self.ranges.insert(self.ranges.partition_point(|known| known.from < joined.from), joined.clone());
+        joined
+    }
 }
 
 /// Notes that a range was received, joined with what it touches.
@@ -59,9 +68,10 @@ pub fn note_received(host: &mut dyn Host, (sender, epoch): (i64, &str), range: R
     if range.from >= range.to {
         return Ok(());
     }
-    let known = Received::load(host, sender, epoch)?;
-    let joined = known.ranges.iter().filter(|r| r.touches(&range)).fold(range.clone(), Range::join);
-    if known.ranges.contains(&joined) {
+    let mut received = Received::load(host, sender, epoch)?;
+    let before = received.ranges.clone();
+    let joined = received.add(range.clone());
+    if received.ranges == before {
         return Ok(());
     }
     let key = [ValueRef::Integer(sender), ValueRef::Text(epoch)];
@@ -95,4 +105,58 @@ pub fn received_version(host: &mut dyn Host, sender: i64) -> Result<(i64, Option
         },
     )?;
     Ok(received)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn received(ranges: &[(i64, i64, i64)]) -> Received {
+        let mut received = Received::default();
+        for &(from, to, clock) in ranges {
+            received.add(Range { from, to, clock, mark: Some(to.to_string()) });
+        }
+        received
+    }
+
+    /// Ranges as a sender's batches have them: (from, to], and the sender's clock.
+    fn ranges() -> impl Strategy<Value = Vec<(i64, i64, i64)>> {
+        prop::collection::vec((0i64..40, 1i64..12, 0i64..100).prop_map(|(from, length, stamp)| (from, from + length, stamp)), 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn what_arrived_in_any_range_is_received_and_nothing_else(ranges in ranges(), version in 0i64..60) {
+            let covered = ranges.iter().any(|&(from, to, _)| from < version && version <= to);
+            prop_assert_eq!(received(&ranges).contains(version, i64::MIN), covered);
+            prop_assert_eq!(received(&ranges).contains(version, 100), false);
+        }
+
+        #[test]
+        fn a_change_is_received_though_ranges_are_joined_later(ranges in ranges(), place in any::<prop::sample::Index>()) {
+            prop_assume!(!ranges.is_empty());
+            let (from, to, stamp) = ranges[place.index(ranges.len())];
+            let all = received(&ranges);
+            prop_assert!((from + 1..=to).all(|version| all.contains(version, stamp)));
+        }
+
+        #[test]
+        fn ranges_are_in_order_and_none_touches_the_next(ranges in ranges()) {
+            let received = received(&ranges);
+            prop_assert!(received.ranges.iter().all(|range| range.mark == Some(range.to.to_string())), "the mark is that of the end");
+            prop_assert!(received.ranges.windows(2).all(|pair| pair[0].to < pair[1].from));
+        }
+
+        #[test]
+        fn the_order_of_arrival_makes_no_difference((ranges, shuffled) in ranges().prop_flat_map(|r| (Just(r.clone()), Just(r).prop_shuffle()))) {
+            prop_assert_eq!(received(&shuffled).ranges, received(&ranges).ranges);
+        }
+
+        #[test]
+        fn what_arrives_twice_changes_nothing(ranges in ranges()) {
+            let twice: Vec<_> = ranges.iter().chain(&ranges).copied().collect();
+            prop_assert_eq!(received(&twice).ranges, received(&ranges).ranges);
+        }
+    }
 }

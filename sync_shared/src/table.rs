@@ -312,8 +312,21 @@ impl Table {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// A tracked table `t` for the tests of other modules.
+    pub fn table(columns: Vec<Column>, key: &[usize]) -> Table {
+        let definition = Definition {
+            columns,
+            key: key.to_vec(),
+            exclude: vec!["Secret".to_owned()],
+            references: Vec::new(),
+            nullable_key: false,
+            types: BTreeMap::new(),
+        };
+        Table::new((1, 1, true), ("t".to_owned(), "t".to_owned()), definition, (Strategy::default(), None))
+    }
 
     #[test]
     fn declared_types_have_the_portable_type_of_the_contract() {
