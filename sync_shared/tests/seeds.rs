@@ -22,7 +22,7 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
 
 /// The kind of error that decoding a seed gives, None if it decodes.
 fn outcome(bytes: &[u8]) -> Option<&'static str> {
-    let Ok(text) = std::str::from_utf8(bytes) else { return Some("InvalidBatch") };
+    let Ok(text) = std::str::from_utf8(bytes) else { return Some("InvalidArgument") };
     let error = sync_shared::decode_batch(text).err()?;
     Some(error.kind().expect("a kind of the contract").name())
 }
@@ -43,6 +43,7 @@ fn a_seed_that_is_no_batch_is_named_so() {
     for (name, bytes) in seeds() {
         match outcome(&bytes) {
             Some("LimitExceeded") => assert!(name.starts_with("limit_exceeded--"), "{name}"),
+            Some("InvalidArgument") => assert!(name.starts_with("invalid_argument--"), "{name}"),
             Some(_) => assert!(name.starts_with("invalid_batch--"), "{name}"),
             None => assert!(!name.starts_with("limit_exceeded--") || name.contains("payload") || name.contains("key"), "{name}"),
         }
