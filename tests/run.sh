@@ -2,13 +2,14 @@
 # Run the tests.
 #
 #   bash tests/run.sh            core, sqlite, docs and demo
-#   bash tests/run.sh PART...    only these: core sqlite docs demo fuzz bench
+#   bash tests/run.sh PART...    only these: core sqlite docs demo fuzz deny bench
 #
 # core    lints and tests of sync_shared
 # sqlite  lints of sqlite_sync, and the extension in real SQLite databases (pytest); SYNC_SEEDS=1:5000 for more histories
 # docs    the snippets of README.md
 # demo    sql/demo.sh
 # fuzz    a minute of every fuzz target (FUZZ_SECONDS), not part of the default run
+# deny    what the dependencies may be, not part of the default run
 # bench   the figures of README.md, not part of the default run
 #
 # As root it installs the Debian packages that are missing; what else it installs goes below target/.
@@ -16,7 +17,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly PYTHON=/usr/bin/python3 VENV=target/venv NODE=target/node NODE_VERSION=24
-readonly TOOLS=target/tools FUZZ_VERSION=0.13.2
+readonly TOOLS=target/tools FUZZ_VERSION=0.13.2 DENY_VERSION=0.20.2
 
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
@@ -110,6 +111,16 @@ fuzz() {
     done
 }
 
+# Licences, bans and sources of what is built, by deny.toml.
+deny() {
+    require_compiler
+    PATH="$PWD/$TOOLS/bin:$PATH"
+    cargo deny --version 2>/dev/null | grep -qx "cargo-deny $DENY_VERSION" ||
+        cargo install cargo-deny --quiet --locked --version $DENY_VERSION --root $TOOLS
+    cargo deny --all-features check licenses bans sources
+    cargo deny --manifest-path sync_shared/fuzz/Cargo.toml --config deny.toml check licenses bans sources
+}
+
 bench() {
     require_compiler
     require_python
@@ -121,7 +132,7 @@ parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(core sqlite docs demo)
 for part in "${parts[@]}"; do
     case $part in
-        core | sqlite | docs | demo | fuzz | bench) step "$part"; ($part) ;;
+        core | sqlite | docs | demo | fuzz | deny | bench) step "$part"; ($part) ;;
         *) echo "unknown part: $part" >&2; exit 2 ;;
     esac
 done
