@@ -12,7 +12,7 @@ pub const MAX_NESTING: usize = 32;
 
 /// The canonical form of any JSON text.
 ///
-/// Errors: `InvalidArgument` if it is not JSON or has the same member twice, `LimitExceeded` if it nests deeper than
+/// Errors: `InvalidArgument` if it is not JSON, has the same member twice or an exponent beyond int64, `LimitExceeded` if it nests deeper than
 /// [`MAX_NESTING`].
 pub fn canonical_json(text: &str) -> Result<String> {
     if nesting(text) > MAX_NESTING {
@@ -24,12 +24,12 @@ pub fn canonical_json(text: &str) -> Result<String> {
     Ok(out)
 }
 
-/// The canonical form of a number's text, or None if it is not a number in JSON's syntax.
+/// The canonical form of a number's text, or None if it is not a number in JSON's syntax or its exponent is beyond int64.
 pub fn canonical_number(text: &str) -> Option<String> {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
-        Some(at) => (&unsigned[..at], unsigned[at + 1..].parse::<i64>().ok()?),
-        None => (unsigned, 0),
+        Some(at) => (&unsigned[..at], &unsigned[at + 1..]),
+        None => (unsigned, "0"),
     };
     let (whole, fraction) = match mantissa.split_once('.') {
         Some((_, "")) => return None,
@@ -38,6 +38,10 @@ pub fn canonical_number(text: &str) -> Option<String> {
     };
     let digits_only = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
     if whole.is_empty() || !digits_only(whole) || !digits_only(fraction) || (whole.len() > 1 && whole.starts_with('0')) {
+        return None;
+    }
+    let exponent_digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    if exponent_digits.is_empty() || !digits_only(exponent_digits) {
         return None;
     }
     let mut digits = String::with_capacity(whole.len() + fraction.len());
@@ -49,7 +53,7 @@ pub fn canonical_number(text: &str) -> Option<String> {
         return Some("0".to_owned());
     }
     // The number is 0.DIGITS times ten to the power of `point`.
-    let point = (whole.len() as i64 - leading as i64).checked_add(exponent)?;
+    let point = (whole.len() as i64 - leading as i64).checked_add(exponent.parse().ok()?)?;
     let mut out = String::with_capacity(digits.len() + 8);
     if text.starts_with('-') {
         out.push('-');
@@ -195,7 +199,10 @@ fn write_raw(out: &mut String, raw: &str) -> std::result::Result<(), String> {
             write_string(out, &text);
         }
         Some(b't' | b'f' | b'n') => out.push_str(raw),
-        _ => write_number(out, raw),
+        _ => match canonical_number(raw) {
+            Some(number) => out.push_str(&number),
+            None => return Err(format!("the exponent of {} is out of range", raw.chars().take(60).collect::<String>())),
+        },
     }
     Ok(())
 }

@@ -70,6 +70,28 @@ fn numbers_have_the_digits_of_the_contract() {
     }
 }
 
+/// What would not be compared digit by digit has no canonical form.
+#[test]
+fn an_exponent_is_counted_however_long_or_refused() {
+    let zeros = "0".repeat(400);
+    for (text, expected) in [
+        (format!("1e{zeros}2"), "100"),
+        (format!("1{zeros}e-400"), "1"),
+        (format!("0.{zeros}1e+401"), "1"),
+        ("1E9223372036854775806".to_owned(), "1e+9223372036854775806"),
+        ("0e99999999999999999999".to_owned(), "0"),
+        ("-0.0E-99999999999999999999".to_owned(), "0"),
+    ] {
+        assert_eq!(canonical(&text), expected, "{text}");
+    }
+    for text in ["1e9223372036854775808", "[10e99999999999999999999]", "1E-99999999999999999999"] {
+        assert_eq!(canonical_json(text).expect_err(text).kind(), Some(Kind::InvalidArgument));
+    }
+    for text in ["0e", "0e+", "1e+-5", "1e5 ", "0ex", "1e1.5"] {
+        assert_eq!(canonical_number(text), None, "{text}");
+    }
+}
+
 #[test]
 fn strings_are_escaped_only_where_they_must_be() {
     for (text, expected) in [
