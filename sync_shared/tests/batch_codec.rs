@@ -38,8 +38,9 @@ fn change() -> impl Strategy<Value = Change<'static>> {
     let name = any::<String>().prop_filter("a name", |name| !name.is_empty() && name.len() <= 1024);
     // From the first to the last millisecond that a stamp names.
     let stamp = prop_oneof![-62_167_219_200_000i64..=253_402_300_799_999, Just(253_402_300_799_999), Just(0)];
-    (name, object(), operation, object(), origin(), stamp, any::<bool>(), any::<bool>()).prop_map(
-        |(table_name, pk_value, operation, payload, origin, stamp, contested, says_what_it_deletes)| Change {
+    let seen_version = prop::option::of(0..i64::MAX);
+    (name, object(), operation, object(), origin(), stamp, any::<bool>(), seen_version, any::<bool>()).prop_map(
+        |(table_name, pk_value, operation, payload, origin, stamp, contested, seen_version, says_what_it_deletes)| Change {
             version: 0,
             table_name: Cow::Owned(table_name),
             pk_value: Cow::Owned(pk_value),
@@ -48,6 +49,7 @@ fn change() -> impl Strategy<Value = Change<'static>> {
             origin: Cow::Owned(origin),
             stamp,
             contested,
+            seen_version,
         },
     )
 }
@@ -138,6 +140,11 @@ impl Form {
         }
         if change.contested || self.says_null {
             members.push(("contested", change.contested.to_string()));
+        }
+        match change.seen_version {
+            Some(version) => members.push(("seenVersion", version.to_string())),
+            None if self.says_null => members.push(("seenVersion", "null".to_owned())),
+            None => {}
         }
         members.push(("somethingElse", "[{\"version\":-1}]".to_owned()));
         self.object(members)
@@ -256,7 +263,7 @@ fn members_of(object: &str) -> Vec<(String, Box<RawValue>)> {
 
 /// A member's name in the contract's spelling.
 fn camel(name: &str) -> String {
-    let known = ["version", "tableName", "pkValue", "operation", "payload", "origin", "timestamp", "contested"];
+    let known = ["version", "tableName", "pkValue", "operation", "payload", "origin", "timestamp", "contested", "seenVersion"];
     let folded = name.replace('_', "");
     known.into_iter().find(|known| known.eq_ignore_ascii_case(&folded)).expect("a member of a change").to_owned()
 }

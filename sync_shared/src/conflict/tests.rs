@@ -24,6 +24,7 @@ fn change_of(version: i64, operation: Operation, origin: &'static str, stamp: i6
         origin: Cow::Borrowed(origin),
         stamp,
         contested: false,
+        seen_version: None,
     }
 }
 

@@ -19,6 +19,7 @@ fn change<'a>(operation: Operation, pk_value: &'a str, payload: Option<&'a str>)
         origin: Cow::Borrowed("00000000-0000-4000-8000-000000000001"),
         stamp: 0,
         contested: false,
+        seen_version: None,
     }
 }
 
