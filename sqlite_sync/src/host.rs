@@ -184,18 +184,6 @@ impl Host for SqliteHost<'_> {
         log::read_log(self, catalog, range, visit)
     }
 
-    fn newest_entry(
-        &mut self,
-        catalog: &Catalog,
-        table: &Table,
-        key: &[Value],
-        upto: i64,
-        visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<()>,
-    ) -> Result<()> {
-        flush_labels(self)?;
-        log::newest_entry(self, catalog, table, key, upto, visit)
-    }
-
     fn delete_entries(&mut self, catalog: &Catalog, versions: &[i64]) -> Result<()> {
         flush_labels(self)?;
         log::delete_entries(self, catalog, versions)

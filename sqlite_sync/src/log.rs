@@ -46,58 +46,6 @@ pub fn read_log(
     result
 }
 
-pub fn newest_entry(
-    host: &mut SqliteHost<'_>,
-    catalog: &Catalog,
-    table: &Table,
-    key: &[Value],
-    upto: i64,
-    visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<()>,
-) -> Result<()> {
-    let layouts: Vec<&Layout> =
-        catalog.layouts.values().filter(|l| l.table.is_some_and(|t| catalog.tables[t].id == table.id)).collect();
-    let mut alternatives = Vec::new();
-    for layout in layouts {
-        let last = parts(layout.names.len()) - 1;
-        let mut condition = format!("(layout = {}", layout.layout);
-        for (place, &column) in table.key.iter().enumerate() {
-            match layout.places[column] {
-                // A key column that stands in an earlier row of the entry is compared below.
-                Some(at) if at / PART_WIDTH == last => write!(condition, " AND c{} IS ?{}", at % PART_WIDTH + 1, place + 2).ok(),
-                _ => None,
-            };
-        }
-        condition.push(')');
-        alternatives.push(condition);
-    }
-    if alternatives.is_empty() {
-        return Ok(());
-    }
-    let sql = format!(
-        "SELECT * FROM _sync_log_data WHERE version <= ?1 AND version > 0 AND operation < 3 AND ({}) ORDER BY version DESC",
-        alternatives.join(" OR ")
-    );
-    let wanted = table.row_hash(|c| Ok(table.key.iter().position(|&k| k == c).map_or(ValueRef::Null, |p| key[p].as_ref())))?;
-    let mut statement = host.statements.take(&sql)?;
-    let mut parameters = vec![ValueRef::Integer(upto)];
-    let used = statement.parameter_count();
-    parameters.extend(key.iter().map(Value::as_ref));
-    parameters.truncate(used);
-    let result = each_row(&mut statement, &parameters, &mut |row| {
-        let mut found = false;
-        visit_row(host, catalog, row, &mut |entry| {
-            found = entry.row_hash()? == wanted;
-            if found {
-                visit(entry)?;
-            }
-            Ok(true)
-        })?;
-        Ok(!found)
-    });
-    host.statements.put(&sql, statement);
-    result
-}
-
 fn visit_row(
     host: &mut SqliteHost<'_>,
     catalog: &Catalog,

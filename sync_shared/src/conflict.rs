@@ -89,12 +89,12 @@ impl Verdict {
 }
 
 /// Lets the strategy decide.
-pub fn decide(host: &mut dyn Host, catalog: &Catalog, sides: &Sides<'_>, strategy: Strategy) -> Result<Verdict> {
+pub fn decide(host: &mut dyn Host, sides: &Sides<'_>, strategy: Strategy) -> Result<Verdict> {
     match strategy {
         Strategy::ServerWins => Ok(side_of(sides, BatchKind::Pull)),
         Strategy::ClientWins => Ok(side_of(sides, BatchKind::Push)),
         Strategy::LastWriteWins => Ok(last_write(sides)),
-        Strategy::Merge => merge(host, catalog, sides),
+        Strategy::Merge => Ok(merge(sides)),
         Strategy::Custom => custom(host, sides),
     }
 }

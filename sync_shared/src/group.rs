@@ -4,6 +4,7 @@
 //! is taken out and the group done again without it, so cyclic keys work and nothing is half applied. What the same neighbour sends
 //! of a row that waits queues behind it.
 
+use crate::ancestor::Ancestors;
 use crate::batch::BatchKind;
 use crate::catalog::Catalog;
 use crate::change::{Change, Operation};
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Label, RowFailure, Touched, Written, try_in_transaction};
 use crate::newest::Wanted;
 use crate::payload::Bound;
-use crate::plan::{Action, Plan, find_entries, plan};
+use crate::plan::{Action, Plan, find_ancestors, find_entries, plan};
 use crate::rejection::{NeighbourRow, Reason, WAITS_FOR_PARENT};
 use crate::session::Session;
 use crate::table::RowHash;
@@ -100,6 +101,7 @@ pub fn apply_group(host: &mut dyn Host, session: &mut Session<'_>, items: &[Item
         }
         host.end(false)?;
         session.newest = newest;
+        session.ancestors = Ancestors::default();
         for violation in violations {
             let item = touched[violation.row].0;
             let code = session.foreign_key_code.clone();
@@ -145,6 +147,7 @@ impl Attempt<'_, '_> {
     fn run(&mut self, host: &mut dyn Host, session: &mut Session<'_>) -> Result<()> {
         session.fold_all(host, self.items)?;
         session.entries = find_entries(host, session, self.items)?;
+        find_ancestors(host, session, self.items)?;
         let mut pending: Vec<usize> = (0..self.items.len()).collect();
         loop {
             self.waiting.clear();

@@ -248,16 +248,6 @@ pub trait Host {
         visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<bool>,
     ) -> Result<()>;
 
-    /// The newest entry of a row at or below `upto`.
-    fn newest_entry(
-        &mut self,
-        catalog: &Catalog,
-        table: &Table,
-        key: &[Value],
-        upto: i64,
-        visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<()>,
-    ) -> Result<()>;
-
     /// Removes entries. The last version of the log is never given out again.
     fn delete_entries(&mut self, catalog: &Catalog, versions: &[i64]) -> Result<()>;
 

@@ -32,6 +32,7 @@ mod fetch_local;
 mod payload;
 
 mod admit;
+mod ancestor;
 mod apply;
 mod conflict;
 mod group;

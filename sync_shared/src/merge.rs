@@ -1,14 +1,12 @@
 //! The strategies that make a third row out of two: `merge`, field by field, and `custom`, by the user's resolver.
 
 use crate::batch::BatchKind;
-use crate::catalog::Catalog;
 use crate::change::{Change, Operation};
 use crate::conflict::{Verdict, last_write};
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::payload::{Bound, Unbound};
 use crate::table::Table;
-use crate::unseen::Peer;
 use crate::value::Value;
 use serde_json::json;
 use std::borrow::Cow;
@@ -17,26 +15,24 @@ use std::borrow::Cow;
 pub struct Sides<'a> {
     pub table: &'a Table,
     pub direction: BatchKind,
-    pub peer: &'a Peer,
-    /// In key order.
-    pub key: &'a [Value],
     pub local: &'a Change<'a>,
     /// By column; empty for a delete.
     pub local_values: &'a [Option<Value>],
     pub remote: &'a Change<'a>,
     /// By column, None where it says nothing; empty for a delete.
     pub remote_values: &'a [Option<Value>],
+    /// The last version that both knew, by column; looked for only if the strategy is to merge.
+    pub base: Option<&'a [Option<Value>]>,
 }
 
 /// Field by field against the last version both sides knew. A field that only one side changed takes that side's value; a field that
 /// both changed goes with the last write. A delete on either side: last write wins as a whole.
-pub fn merge(host: &mut dyn Host, catalog: &Catalog, sides: &Sides<'_>) -> Result<Verdict> {
+pub fn merge(sides: &Sides<'_>) -> Verdict {
     if sides.local.operation == Operation::Delete || sides.remote.operation == Operation::Delete {
-        return Ok(last_write(sides));
+        return last_write(sides);
     }
-    let base = common_version(host, catalog, sides)?;
     let remote_is_newer = last_write(sides) == Verdict::Remote;
-    Ok(verdict_of(sides, merge_fields(sides.local_values, sides.remote_values, base.as_deref(), remote_is_newer)))
+    verdict_of(sides, merge_fields(sides.local_values, sides.remote_values, sides.base, remote_is_newer))
 }
 
 /// The fields of two rows, by column; a field that one side says nothing of takes the other's value. Which side is called local makes
@@ -107,31 +103,6 @@ fn verdict_of(sides: &Sides<'_>, merged: Vec<Option<Value>>) -> Verdict {
 /// Do two rows agree in every column that both name? A deleted row has none.
 fn same_row(a: &[Option<Value>], b: &[Option<Value>]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_none() || b.is_none() || a == b)
-}
-
-/// The newest entry of the row that the other side had seen too, by column; None if the log does not hold it any more.
-fn common_version(host: &mut dyn Host, catalog: &Catalog, sides: &Sides<'_>) -> Result<Option<Vec<Option<Value>>>> {
-    let mut upto = sides.local.version - 1;
-    loop {
-        let mut found: Option<(i64, bool, Vec<Option<Value>>)> = None;
-        host.newest_entry(catalog, sides.table, sides.key, upto, &mut |entry| {
-            let seen = entry.version <= sides.peer.boundary || sides.peer.knows(entry.origin, entry.via);
-            let values = if entry.operation == Operation::Delete { Vec::new() } else { entry_values(entry)? };
-            found = Some((entry.version, seen, values));
-            Ok(())
-        })?;
-        match found {
-            None => return Ok(None),
-            Some((_, true, values)) => return Ok((!values.is_empty()).then_some(values)),
-            Some((version, false, _)) => upto = version - 1,
-        }
-    }
-}
-
-/// The values of a log entry, by column of its table.
-pub fn entry_values(entry: &crate::host::LogEntry<'_>) -> Result<Vec<Option<Value>>> {
-    let value = |c| Ok(entry.fields.value(c)?.map(crate::value::ValueRef::to_owned));
-    (0..entry.table.columns.len()).map(value).collect()
 }
 
 #[cfg(test)]

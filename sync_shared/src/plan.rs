@@ -3,18 +3,18 @@
 //! Most changes are judged by two look-ups: does the row hold something that the neighbour has not seen, and is the change newer than
 //! everything its origin has sent. The others are judged by the newest entry of their row.
 
+use crate::ancestor::{Fields, fields_of};
 use crate::batch::BatchKind;
 use crate::change::{Change, Operation};
 use crate::conflict::{Conflict, Strategy, Verdict, agree, decide};
 use crate::error::Result;
 use crate::group::Item;
 use crate::host::{Host, LogRange};
-use crate::merge::{Sides, entry_values};
+use crate::merge::Sides;
 use crate::newest::{NewestEntries, Wanted};
 use crate::session::Session;
 use crate::table::RowHash;
 use crate::unseen::unseen_entry;
-use crate::value::Value;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
@@ -31,7 +31,7 @@ pub enum Action {
     Skip,
     Apply { contested: bool, log_unchanged: bool },
     /// A third row, as a local change; None deletes it.
-    Merged(Option<Vec<Option<Value>>>),
+    Merged(Option<Fields>),
 }
 
 impl Plan {
@@ -99,7 +99,6 @@ fn plan_behind(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>) 
 }
 
 fn plan_against_unseen(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>, version: i64) -> Result<Plan> {
-    let table = &session.catalog.tables[item.table];
     let push = item.direction == BatchKind::Push;
     let applied = |conflict: Option<Conflict>| Plan {
         action: Action::Apply { contested: push && conflict.is_some(), log_unchanged: true },
@@ -110,21 +109,24 @@ fn plan_against_unseen(host: &mut dyn Host, session: &mut Session<'_>, item: &It
     if local_origin == item.origin {
         return Ok(if item.change.stamp > local.stamp { applied(None) } else { Plan::skip() });
     }
+    let strategy = session.strategy_of(item);
+    let base = match strategy {
+        Strategy::Merge => session.ancestors.of(host, &session.catalog, item.neighbour_row(&session.catalog)?, item.peer)?,
+        _ => None,
+    };
     let sides = Sides {
-        table,
+        table: &session.catalog.tables[item.table],
         direction: item.direction,
-        peer: &item.peer,
-        key: &item.bound.key,
         local: &local,
         local_values: &local_values,
         remote: &item.change,
         remote_values: &item.bound.values,
+        base: base.as_deref(),
     };
     if agree(&sides) {
         return Ok(if push { Plan::skip() } else { applied(None) });
     }
-    let strategy: Strategy = session.strategy.unwrap_or(table.strategy);
-    let verdict = decide(host, &session.catalog, &sides, strategy)?;
+    let verdict = decide(host, &sides, strategy)?;
     let conflict = Some(Conflict::new(&sides, &verdict, strategy));
     Ok(match verdict {
         Verdict::Local => Plan { conflict, ..Plan::skip() },
@@ -133,14 +135,14 @@ fn plan_against_unseen(host: &mut dyn Host, session: &mut Session<'_>, item: &It
     })
 }
 
-type LocalSide = (Change<'static>, i64, Vec<Option<Value>>);
+type LocalSide = (Change<'static>, i64, Fields);
 
 /// The local side of a conflict, from its log entry.
 fn local_side(host: &mut dyn Host, session: &Session<'_>, version: i64) -> Result<Option<LocalSide>> {
     let mut found = None;
     host.read_log(&session.catalog, LogRange::exactly(version), &mut |entry| {
         let change = entry.to_change(session.origin_name(entry.origin))?;
-        let values = if entry.operation == Operation::Delete { Vec::new() } else { entry_values(entry)? };
+        let values = if entry.operation == Operation::Delete { Vec::new() } else { fields_of(entry)? };
         found = Some((change, entry.origin, values));
         Ok(false)
     })?;
@@ -171,4 +173,21 @@ pub fn find_entries(host: &mut dyn Host, session: &Session<'_>, items: &[Item<'_
         wanted.entry(item.row_hash(&session.catalog)?).and_modify(|known| known.widen(&want)).or_insert(want);
     }
     if wanted.is_empty() { Ok(None) } else { NewestEntries::find(host, &session.catalog, &wanted).map(Some) }
+}
+
+/// Finds the last versions that both sides knew of the rows that are to be merged.
+pub fn find_ancestors(host: &mut dyn Host, session: &mut Session<'_>, items: &[Item<'_>]) -> Result<()> {
+    let mut wanted = HashMap::new();
+    for item in items.iter().filter(|item| session.strategy_of(item) == Strategy::Merge && item.change.operation != Operation::Delete) {
+        let row = item.neighbour_row(&session.catalog)?;
+        let meets = match item.is_behind() {
+            true => true,
+            false if !session.unseen.get(&item.peer.id).copied().unwrap_or(false) => false,
+            false => unseen_entry(host, item.peer.id, &row.1)?.is_some_and(|entry| !entry.won),
+        };
+        if meets {
+            wanted.insert(row, item.peer);
+        }
+    }
+    session.ancestors.find(host, &session.catalog, wanted)
 }

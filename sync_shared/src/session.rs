@@ -1,5 +1,6 @@
 //! What is known and counted while changes are applied.
 
+use crate::ancestor::Ancestors;
 use crate::batch::BatchKind;
 use crate::catalog::Catalog;
 use crate::change::Change;
@@ -18,7 +19,7 @@ use std::collections::{HashMap, HashSet};
 /// What is known while changes are applied.
 pub struct Session<'s> {
     pub catalog: Catalog,
-    pub strategy: Option<Strategy>,
+    strategy: Option<Strategy>,
     /// What was received before is told by its version: nothing arrives twice.
     pub comes_once: bool,
     /// The batch belongs to a full resync: the server's log is the truth.
@@ -27,6 +28,8 @@ pub struct Session<'s> {
     pub newest: HashMap<i64, i64>,
     /// Newest entries of the rows whose changes cannot be judged by their stamps.
     pub entries: Option<NewestEntries>,
+    /// What merges compare with.
+    pub ancestors: Ancestors,
     /// Neighbours, and whether they have anything unseen.
     pub unseen: HashMap<i64, bool>,
     /// Changes that are refused without being tried.
@@ -62,6 +65,7 @@ impl<'s> Session<'s> {
             stored_newest: newest.clone(),
             newest,
             entries: None,
+            ancestors: Ancestors::default(),
             condemned,
             purge_horizon: state.purge_horizon,
             retried_version: state.retried_version,
@@ -70,6 +74,11 @@ impl<'s> Session<'s> {
             foreign_key_code: host.foreign_key_code().to_owned(),
             origins: origin_names(host)?,
         })
+    }
+
+    /// The strategy for an item: the batch's, else its table's.
+    pub fn strategy_of(&self, item: &Item<'_>) -> Strategy {
+        self.strategy.unwrap_or(self.catalog.tables[item.table].strategy)
     }
 
     pub fn origin_name(&self, id: i64) -> String {

@@ -4,7 +4,6 @@ use super::*;
 use crate::conflict::Strategy;
 use crate::table::tests::table;
 use crate::table::{Column, Storage};
-use crate::unseen::Peer;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 use std::borrow::Cow;
@@ -43,8 +42,7 @@ fn judged<T>(
     judge: impl Fn(&Sides<'_>) -> T,
 ) -> T {
     let table = table(["id", "a"].map(|name| Column::new(name, "", Storage::Any)).to_vec(), &[0]);
-    let peer = Peer { id: 0, origin: None, boundary: 0 };
-    judge(&Sides { table: &table, direction, peer: &peer, key: &[], local, local_values, remote, remote_values })
+    judge(&Sides { table: &table, direction, local, local_values, remote, remote_values, base: None })
 }
 
 fn last_of(local: &Change<'_>, remote: &Change<'_>) -> Verdict {
