@@ -84,6 +84,19 @@ mod tests {
             prop_assert!(cursor.is_replay(purges) && !cursor.is_replay(purges + 1));
         }
 
+        /// Of a log that has more versions than a replay's cursor can name.
+        #[test]
+        fn a_replay_that_is_too_far_has_a_plain_cursor(version in prop_oneof![1i64 << 40..1 << 41, 1i64 << 40..1 << 52], purges in 0i64..100_000) {
+            prop_assert_eq!(Cursor::of_replay(version, purges), Cursor::at(version));
+        }
+
+        #[test]
+        fn only_a_plain_cursor_at_the_horizon_or_above_has_seen_every_delete(version in 0i64..100, horizon in 0i64..100, purges in 0i64..100) {
+            prop_assert_eq!(Cursor::at(version).is_above(horizon), version >= horizon);
+            prop_assert!(!Cursor::of_replay(version, purges).is_above(horizon));
+            prop_assert_eq!(Cursor::at(version).is_replay(purges), version == 0);
+        }
+
         #[test]
         fn a_version_is_its_own_cursor(version in 0i64..1 << 52) {
             prop_assert_eq!(Cursor::from_number(version), Cursor::at(version));

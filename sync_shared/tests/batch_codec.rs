@@ -75,6 +75,7 @@ struct Form {
     escaped: bool,
     spaced: bool,
     says_null: bool,
+    shouts_origins: bool,
     turn: Index,
 }
 
@@ -97,9 +98,18 @@ fn form() -> impl Strategy<Value = Form> {
         |operation| format!("\"{operation:?}\"").to_uppercase(),
         |operation| (operation as i32).to_string(),
     ];
-    let styles = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<Index>());
+    let styles = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<Index>());
     (prop::sample::select(rename), prop::sample::select(operation), styles).prop_map(
-        |(rename, operation, (nested, escaped, spaced, says_null, turn))| Form { rename, operation, nested, escaped, spaced, says_null, turn },
+        |(rename, operation, (nested, escaped, spaced, says_null, shouts_origins, turn))| Form {
+            rename,
+            operation,
+            nested,
+            escaped,
+            spaced,
+            says_null,
+            shouts_origins,
+            turn,
+        },
     )
 }
 
@@ -113,6 +123,10 @@ impl Form {
 
     fn json(&self, object: &str) -> String {
         if self.nested { object.to_owned() } else { self.string(object) }
+    }
+
+    fn origin(&self, id: &str) -> String {
+        self.string(&if self.shouts_origins { id.to_uppercase() } else { id.to_owned() })
     }
 
     fn object(&self, mut members: Vec<(&str, String)>) -> String {
@@ -130,7 +144,7 @@ impl Form {
             ("tableName", self.string(&change.table_name)),
             ("pkValue", self.json(&change.pk_value)),
             ("operation", (self.operation)(change.operation)),
-            ("origin", self.string(&change.origin)),
+            ("origin", self.origin(&change.origin)),
             ("timestamp", self.string(written["timestamp"].as_str().expect("a stamp"))),
         ];
         match &change.payload {
@@ -159,7 +173,7 @@ impl Form {
         let to = changes.last().map_or(0, |change| change.version);
         self.object(vec![
             ("kind", self.string(kind)),
-            ("originId", self.string(SENDER)),
+            ("originId", self.origin(SENDER)),
             ("fromVersion", "0".to_owned()),
             ("toVersion", to.to_string()),
             ("hasMore", self.says_null.to_string()),

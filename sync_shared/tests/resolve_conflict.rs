@@ -117,14 +117,14 @@ fn a_merge_finds_a_field_in_any_case() {
 #[test]
 fn a_delete_in_a_merge_wins_or_loses_as_a_whole() {
     let edit = |at| change(1, ALICE, at, "Update", &row("{\"Id\":1,\"a\":1}"));
-    for payload in ["null".to_owned(), row("{\"Id\":1,\"a\":9}")] {
+    for payload in ["null".to_owned(), row("{\"Id\":1,\"b\":9}"), "{\"Id\":1,\"b\":9}".to_owned()] {
         for operation in ["Delete", "delete"] {
             let delete = |at| change(1, BOB, at, operation, &payload);
             assert_eq!(winner(&edit(EARLY), &delete(LATE), "merge"), delete(LATE));
             assert_eq!(winner(&edit(LATE), &delete(EARLY), "merge"), edit(LATE));
         }
     }
-    let numbered = change(1, BOB, LATE, "Delete", &row("{\"Id\":1,\"a\":9}")).replace("\"Delete\"", "2");
+    let numbered = change(1, BOB, LATE, "Delete", &row("{\"Id\":1,\"b\":9}")).replace("\"Delete\"", "2");
     assert_eq!(winner(&edit(EARLY), &numbered, "merge"), numbered);
 }
 

@@ -72,6 +72,8 @@ proptest! {
             prop_assert_eq!(remote_wins, remote.stamp > local.stamp);
         } else if local.origin != remote.origin {
             prop_assert_eq!(remote_wins, remote.origin > local.origin);
+        } else {
+            prop_assert!(!remote_wins, "what is here already was written again");
         }
     }
 
