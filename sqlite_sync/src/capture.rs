@@ -135,19 +135,24 @@ fn refuse_null_key(table: &Table) -> String {
 /// Did an update change the column? Byte for byte, whatever the column's collation.
 fn differs(column: &Column) -> String {
     let name = Identifier(&column.name);
-    let plain = format!("OLD.{name} COLLATE BINARY IS NOT NEW.{name}");
+    differ(column, &format!("OLD.{name}"), &format!("NEW.{name}"))
+}
+
+/// As SQL, whether two values of a column are not the same, given as expressions.
+pub fn differ(column: &Column, old: &str, new: &str) -> String {
+    let plain = format!("{old} COLLATE BINARY IS NOT {new}");
     if column.storage != Storage::Any {
         return plain;
     }
     // 1 and 1.0 are equal and so are 0.0 and -0.0, but they are not the same value.
     format!(
-        "({plain} OR typeof(OLD.{name}) <> typeof(NEW.{name}) OR \
-         (typeof(OLD.{name}) = 'real' AND OLD.{name} = 0.0 AND quote(OLD.{name}) <> quote(NEW.{name})))"
+        "({plain} OR typeof({old}) <> typeof({new}) OR \
+         (typeof({old}) = 'real' AND {old} = 0.0 AND quote({old}) <> quote({new})))"
     )
 }
 
 /// The conditions joined by OR, as a balanced tree: the depth of an expression is limited.
-fn any_of(conditions: &[String]) -> String {
+pub fn any_of(conditions: &[String]) -> String {
     match conditions {
         [] => "0".to_owned(),
         [one] => one.clone(),

@@ -1,5 +1,6 @@
 //! SQLite as the core's host. Made for one call of an SQL function and dropped with it.
 
+use crate::bulk::{self, Bulk};
 use crate::error::engine;
 use crate::log::{LabelRun, flush_labels};
 use crate::references::{self, Saved};
@@ -12,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension};
 use std::collections::HashMap;
 use std::rc::Rc;
 use sync_shared::{
-    CaptureState, Catalog, Description, Error, Host, Label, LogEntry, LogRange, Operation, Result, Row, RowFailure, Table, Touched,
+    CaptureState, Catalog, Description, Error, GroupRows, Host, Label, LogEntry, LogRange, Operation, Result, Row, RowFailure, Table, Touched,
     Value, ValueRef, Violation, Written,
 };
 
@@ -32,6 +33,8 @@ pub struct SqliteHost<'c> {
     pub(crate) log_position: Option<i64>,
     /// Log entries that still carry the label of a local change.
     pub(crate) label_run: Option<LabelRun>,
+    /// Rows are written past the triggers.
+    pub(crate) bulk: Option<Bulk<'c>>,
     pub(crate) saved_references: Option<Saved>,
     pub(crate) any_references: Option<bool>,
 }
@@ -45,6 +48,7 @@ impl<'c> SqliteHost<'c> {
             plans: HashMap::new(),
             log_position: None,
             label_run: None,
+            bulk: None,
             saved_references: None,
             any_references: None,
         }
@@ -221,7 +225,10 @@ impl Host for SqliteHost<'_> {
         label: Option<&Label>,
         log_unchanged: bool,
     ) -> Result<Written, RowFailure> {
-        rows::put_row(self, table, values, label, log_unchanged)
+        match self.bulk {
+            Some(_) => bulk::put_row(self, table, values, label, log_unchanged),
+            None => rows::put_row(self, table, values, label, log_unchanged),
+        }
     }
 
     fn remove_row(
@@ -231,7 +238,10 @@ impl Host for SqliteHost<'_> {
         label: Option<&Label>,
         log_unchanged: bool,
     ) -> Result<Written, RowFailure> {
-        rows::remove_row(self, table, key, label, log_unchanged)
+        match self.bulk {
+            Some(_) => bulk::remove_row(self, table, key, label, log_unchanged),
+            None => rows::remove_row(self, table, key, label, log_unchanged),
+        }
     }
 
     fn log_row(&mut self, table: &Table, key: &[Value], operation: Operation, label: Option<&Label>) -> Result<i64> {
@@ -259,6 +269,14 @@ impl Host for SqliteHost<'_> {
 
     fn end_references(&mut self) -> Result<()> {
         references::end(self)
+    }
+
+    fn begin_rows(&mut self, rows: &GroupRows<'_>) -> Result<()> {
+        bulk::begin(self, rows)
+    }
+
+    fn end_rows(&mut self) {
+        self.bulk = None;
     }
 
     fn violations(&mut self, catalog: &Catalog, touched: &[Touched]) -> Result<Vec<Violation>> {

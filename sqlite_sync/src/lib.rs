@@ -3,6 +3,7 @@
 //! Load it with `.load sqlite_sync` or any language's `load_extension`; linked as a library (feature `bundled`), call [`register`].
 //! The decisions are in `sync_shared`; this crate is its host: capture in triggers, the log, rows, and the SQL functions.
 
+mod bulk;
 mod capture;
 mod capture_state;
 mod describe;
@@ -12,6 +13,7 @@ mod host;
 mod log;
 mod log_view;
 mod quote;
+mod raw;
 mod references;
 mod resolver;
 mod rows;

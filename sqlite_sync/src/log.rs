@@ -155,11 +155,7 @@ pub fn flush_labels(host: &mut SqliteHost<'_>) -> Result<()> {
 
 /// Logs the row of a key as it stands, or for a delete its key; returns the version.
 pub fn log_row(host: &mut SqliteHost<'_>, table: &Table, key: &[Value], operation: Operation, label: Option<&Label>) -> Result<i64> {
-    let number = match operation {
-        Operation::Insert => 0,
-        Operation::Update => 1,
-        Operation::Delete => 2,
-    };
+    let number = operation.number();
     let self_id = host.self_id()?;
     let count = parts(table.columns.len());
     for part in 0..count {

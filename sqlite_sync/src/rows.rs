@@ -158,7 +158,7 @@ fn upsert(host: &mut SqliteHost<'_>, plan: &RowPlan, values: &[Option<Value>]) -
 }
 
 /// A payload that does not name every column: the others keep their values, or get their defaults.
-fn put_part(host: &mut SqliteHost<'_>, table: &Table, values: &[Option<Value>]) -> Result<()> {
+pub fn put_part(host: &mut SqliteHost<'_>, table: &Table, values: &[Option<Value>]) -> Result<()> {
     let name = Identifier(&table.table_name);
     let given: Vec<usize> = (0..values.len()).filter(|&c| values[c].is_some()).collect();
     let parameters: Vec<ValueRef<'_>> = given.iter().filter_map(|&c| values[c].as_ref().map(Value::as_ref)).collect();
@@ -195,7 +195,7 @@ fn key_parameters<'v>(condition: &str, parameters: &[ValueRef<'v>]) -> Vec<Value
     parameters[..used.max().unwrap_or(0).min(parameters.len())].to_vec()
 }
 
-fn key_values(table: &Table, values: &[Option<Value>]) -> Vec<Value> {
+pub fn key_values(table: &Table, values: &[Option<Value>]) -> Vec<Value> {
     table.key.iter().map(|&k| values[k].clone().unwrap_or(Value::Null)).collect()
 }
 
@@ -208,7 +208,7 @@ fn ignored() -> RowFailure {
 }
 
 /// A failed statement leaves nothing behind, unless a trigger ended the transaction.
-fn guard(host: &mut SqliteHost<'_>, result: Result<()>) -> Result<(), RowFailure> {
+pub fn guard(host: &mut SqliteHost<'_>, result: Result<()>) -> Result<(), RowFailure> {
     match result {
         Ok(()) => Ok(()),
         Err(error) if host.transactions.is_lost(host.connection) => Err(match with_extended_code(host.connection, error) {
@@ -269,7 +269,7 @@ fn own_entry(host: &mut SqliteHost<'_>, table: &Table, key: &[Value], after: i64
 }
 
 /// Logs a row that was as it should be already, or a delete of a row that was not there.
-fn log_anyway(
+pub fn log_anyway(
     host: &mut SqliteHost<'_>,
     table: &Table,
     key: &[Value],
@@ -285,7 +285,7 @@ fn log_anyway(
 
 impl SqliteHost<'_> {
     /// The log's highest version, remembered while this call writes.
-    fn position(&mut self) -> Result<i64> {
+    pub fn position(&mut self) -> Result<i64> {
         match self.log_position {
             Some(position) => Ok(position),
             None => {
@@ -296,12 +296,15 @@ impl SqliteHost<'_> {
         }
     }
 
-    fn set_position(&mut self, version: i64) {
+    pub fn set_position(&mut self, version: i64) {
         self.log_position = Some(version);
     }
 
     pub fn forget_position(&mut self) {
         self.log_position = None;
+        if let Some(bulk) = &mut self.bulk {
+            bulk.clock = None;
+        }
     }
 
     /// Id of this replica in `_sync_origins`.

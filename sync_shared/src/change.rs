@@ -47,6 +47,15 @@ impl Operation {
         serde_json::from_str(raw).map_or_else(|_| Operation::parse(raw), |Str(text)| Operation::parse(&text))
     }
 
+    /// As the log has it.
+    pub fn number(self) -> i64 {
+        match self {
+            Operation::Insert => 0,
+            Operation::Update => 1,
+            Operation::Delete => 2,
+        }
+    }
+
     pub fn from_number(number: i64) -> Option<Operation> {
         match number {
             0 => Some(Operation::Insert),

@@ -9,7 +9,7 @@ use crate::batch::BatchKind;
 use crate::catalog::Catalog;
 use crate::change::{Change, Operation};
 use crate::error::{Error, Result};
-use crate::host::{Host, Label, RowFailure, Touched, Written, try_in_transaction};
+use crate::host::{GroupRows, Host, Label, RowFailure, Touched, Written, try_in_transaction};
 use crate::newest::Wanted;
 use crate::payload::Bound;
 use crate::plan::{Action, Plan, find_ancestors, find_entries, plan};
@@ -79,7 +79,8 @@ pub fn apply_group(host: &mut dyn Host, session: &mut Session<'_>, items: &[Item
             touched: Vec::new(),
             waiting: HashSet::new(),
         };
-        let result = attempt.run(host, session);
+        let result = host.begin_rows(&rows_of(session, items)).and_then(|()| attempt.run(host, session));
+        host.end_rows();
         let violations = match &result {
             Ok(()) => {
                 let touched: Vec<Touched> = attempt.touched.iter().map(|(_, t)| t.clone()).collect();
@@ -108,6 +109,21 @@ pub fn apply_group(host: &mut dyn Host, session: &mut Session<'_>, items: &[Item
             let reason = Reason { kind: WAITS_FOR_PARENT, code, message: violation.message, waits_for: violation.missing };
             out.entry(item).or_insert(reason);
         }
+    }
+}
+
+/// What the items write: every table of theirs, once.
+fn rows_of<'s>(session: &'s Session<'_>, items: &[Item<'_>]) -> GroupRows<'s> {
+    let mut places: Vec<usize> = Vec::new();
+    for item in items {
+        if !places.contains(&item.table) {
+            places.push(item.table);
+        }
+    }
+    GroupRows {
+        tables: places.into_iter().map(|place| &session.catalog.tables[place]).collect(),
+        changes: items.len(),
+        whole: items.iter().all(|item| item.bound.values.iter().all(Option::is_some)),
     }
 }
 

@@ -167,6 +167,15 @@ pub struct Touched {
     pub deleted: bool,
 }
 
+/// What a group of changes is about to write.
+pub struct GroupRows<'a> {
+    /// The tables that the changes are of.
+    pub tables: Vec<&'a Table>,
+    pub changes: usize,
+    /// Every change but a delete has a value for every column.
+    pub whole: bool,
+}
+
 /// A foreign key that a row still violates.
 #[derive(Clone, Debug)]
 pub struct Violation {
@@ -300,6 +309,11 @@ pub trait Host {
     fn begin_references(&mut self) -> Result<()>;
 
     fn end_references(&mut self) -> Result<()>;
+
+    /// Tells what is written until `end_rows`, so that the host can choose how.
+    fn begin_rows(&mut self, rows: &GroupRows<'_>) -> Result<()>;
+
+    fn end_rows(&mut self);
 
     /// Which of these rows violate a foreign key now.
     fn violations(&mut self, catalog: &Catalog, touched: &[Touched]) -> Result<Vec<Violation>>;

@@ -68,7 +68,7 @@ pub use fetch::{fetch_changes, visit_changes, VisibleChange};
 pub use fetch_local::{acknowledge_push, fetch_local_changes};
 pub use hash::{hash, hash_batch, verify_hash};
 pub use host::{
-    CaptureState, Fields, Host, Label, LogEntry, LogRange, Row, RowFailure, Touched, Violation, Written,
+    GroupRows, CaptureState, Fields, Host, Label, LogEntry, LogRange, Row, RowFailure, Touched, Violation, Written,
 };
 pub use init::{init, regenerate_origin};
 pub use purge::{compact, purge_tombstones, safe_purge_version};
