@@ -39,6 +39,7 @@ mod group;
 mod incoming;
 mod merge;
 mod newest;
+mod plain;
 mod plan;
 mod receive;
 mod rejection;

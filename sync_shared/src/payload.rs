@@ -4,8 +4,9 @@ use crate::batch::is_too_deep;
 use crate::canonical::MAX_NESTING;
 use crate::change::{Change, Operation};
 use crate::error::Error;
+use crate::plain::plain_members;
 use crate::table::{RowHash, Table};
-use crate::value::{Value, object_members, value_for_column};
+use crate::value::{Value, object_members, plain_value, value_for_column};
 use sha2::{Digest, Sha256};
 
 /// What a change writes.
@@ -28,6 +29,37 @@ pub enum Unbound {
 
 impl Bound {
     pub fn new(table: &Table, change: &Change<'_>) -> Result<Bound, Unbound> {
+        match Bound::plain(table, change) {
+            Some(bound) => Ok(bound),
+            None => Bound::general(table, change),
+        }
+    }
+
+    /// A change as most are; None if it is another, or if anything is wrong with it.
+    fn plain(table: &Table, change: &Change<'_>) -> Option<Bound> {
+        let key_texts = plain_members(&change.pk_value, table, table.key_members.iter().copied())?;
+        if key_texts.contains(&"null") {
+            return None;
+        }
+        let key_text = |column: usize| table.key_members.iter().position(|&k| k == column).map(|place| key_texts[place]);
+        let payload = match (change.operation, &change.payload) {
+            (Operation::Delete, _) | (_, None) => {
+                let key = table.key.iter().map(|&k| plain_value(key_text(k)?, &table.columns[k]));
+                return Some(Bound { key: key.collect::<Option<_>>()?, values: Vec::new() });
+            }
+            (_, Some(payload)) => payload,
+        };
+        let texts = plain_members(payload, table, 0..table.columns.len())?;
+        if table.key.iter().any(|&k| key_text(k) != Some(texts[k])) {
+            return None;
+        }
+        let values = texts.iter().zip(&table.columns).map(|(text, column)| plain_value(text, column).map(Some));
+        let values: Vec<Option<Value>> = values.collect::<Option<_>>()?;
+        let key = table.key.iter().map(|&k| values[k].clone().unwrap_or(Value::Null)).collect();
+        Some(Bound { key, values })
+    }
+
+    fn general(table: &Table, change: &Change<'_>) -> Result<Bound, Unbound> {
         let invalid = |what: &str| Unbound::Batch(Error::batch(format!("version {}: {what}", change.version)));
         let texts = [Some(change.pk_value.as_ref()), change.payload.as_deref()];
         if texts.into_iter().flatten().any(is_too_deep) {

@@ -100,6 +100,14 @@ pub fn value_for_column(raw: &str, column: &Column) -> Result<Value, String> {
     }
 }
 
+/// As [`value_for_column`] for a text that has no escapes if it is a string; None if the column cannot hold it.
+pub fn plain_value(raw: &str, column: &Column) -> Option<Value> {
+    match raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(text) => text_for_column(Cow::Borrowed(text), column).ok(),
+        None => value_for_column(raw, column).ok(),
+    }
+}
+
 /// A string that borrows from its JSON text where it holds no escapes.
 #[derive(serde::Deserialize)]
 pub struct Str<'a>(#[serde(borrow)] pub Cow<'a, str>);
