@@ -1,7 +1,7 @@
 //! `sync_fetch_changes` and `sync_changes`: the log as batches for replicas downstream.
 
 use crate::batch::{FULL_BYTES, MAX_CHANGES};
-use crate::canonical::{write_escaped, write_string};
+use crate::canonical::{is_plain, write_escaped, write_string};
 use crate::catalog::Catalog;
 use crate::change::{ChangeHead, Operation, write_tail};
 use crate::cursor::Cursor;
@@ -12,10 +12,13 @@ use crate::rejection;
 use crate::stamp;
 use crate::state::{State, known_origin, origin_names, parse_origin};
 use crate::table::RowHash;
-use crate::value::push_hex;
+use crate::value::{ValueRef, push_hex, write_payload};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fmt::Write as _;
+
+/// Lines are hashed in pieces of about this many bytes.
+const PIECE: usize = 16 * 1024;
 
 /// The changes after `from_version` as a pull batch (JSON), at most `batch_size` of them.
 ///
@@ -195,8 +198,7 @@ pub struct ChangeWriter {
     pub count: usize,
     pub origins: HashMap<i64, String>,
     hash: Sha256,
-    pk: String,
-    payload: String,
+    /// What is to be hashed next: whole lines.
     hashed: String,
     stamp: (i64, String),
 }
@@ -208,38 +210,43 @@ impl ChangeWriter {
             count: 0,
             origins: origin_names(host)?,
             hash: Sha256::new(),
-            pk: String::new(),
-            payload: String::new(),
-            hashed: String::new(),
+            hashed: String::with_capacity(2 * PIECE),
             stamp: (i64::MIN, String::new()),
         })
     }
 
-    /// Appends an entry. `seen_version`: as in [`crate::change::Change`].
+    /// Appends an entry. What is hashed is written first, and what is sent is copied from it: neither is formatted twice.
+    /// `seen_version`: as in [`crate::change::Change`].
     pub fn write(&mut self, entry: &LogEntry<'_>, seen_version: Option<i64>) -> Result<()> {
-        self.pk.clear();
-        self.payload.clear();
-        entry.write_key(&mut self.pk).map_err(|e| unreadable(entry, &self.pk, e))?;
-        let deleted = entry.operation == Operation::Delete;
-        if !deleted {
-            entry.write_payload(&mut self.payload).map_err(|e| unreadable(entry, &self.pk, e))?;
+        if self.hashed.len() >= PIECE {
+            self.hash.update(self.hashed.as_bytes());
+            self.hashed.clear();
         }
-        let payload = (!deleted).then_some(self.payload.as_str());
-        self.hashed.clear();
-        write_hashed(&mut self.hashed, entry.version, &entry.table.name, &self.pk, entry.operation.lower(), payload);
-        self.hash.update(self.hashed.as_bytes());
+        let table = &entry.table.name;
+        self.hashed.push_str(itoa::Buffer::new().format(entry.version));
+        self.hashed.push(':');
+        self.hashed.push_str(table);
+        self.hashed.push(':');
+        let pk = self.hashed.len();
+        entry.write_key(&mut self.hashed).map_err(|e| unreadable(entry, &self.hashed[pk..], e))?;
+        let pk = pk..self.hashed.len();
+        self.hashed.push(':');
+        self.hashed.push_str(entry.operation.lower());
+        self.hashed.push(':');
         if self.count > 0 {
             self.out.push(',');
         }
-        ChangeHead { version: entry.version, table_name: &entry.table.name, operation: entry.operation }.write(&mut self.out, &self.pk);
-        match payload {
-            Some(payload) => {
-                self.out.push('"');
-                write_escaped(&mut self.out, payload);
-                self.out.push('"');
-            }
-            None => self.out.push_str("null"),
+        let head = ChangeHead { version: entry.version, table_name: table, operation: entry.operation };
+        head.write(&mut self.out, &self.hashed[pk.clone()]);
+        if entry.operation == Operation::Delete {
+            self.hashed.push_str("null");
+            self.out.push_str("null");
+        } else {
+            self.out.push('"');
+            write_payload_twice(entry, &mut self.hashed, &mut self.out).map_err(|e| unreadable(entry, &self.hashed[pk], e))?;
+            self.out.push('"');
         }
+        self.hashed.push('\n');
         if self.stamp.0 != entry.stamp {
             self.stamp = (entry.stamp, stamp::format(entry.stamp));
         }
@@ -250,16 +257,47 @@ impl ChangeWriter {
     }
 
     /// The whole batch; `head` is an open object with the members that go before.
-    pub fn finish(self, head: String) -> String {
-        let mut batch = head;
-        batch.reserve(self.out.len() + 100);
-        batch.push_str(",\"hash\":\"");
-        push_hex(&mut batch, &self.hash.finalize());
-        batch.push_str("\",\"changes\":[");
-        batch.push_str(&self.out);
-        batch.push_str("]}");
-        batch
+    pub fn finish(mut self, mut head: String) -> String {
+        self.hash.update(self.hashed.as_bytes());
+        head.push_str(",\"hash\":\"");
+        push_hex(&mut head, &self.hash.finalize());
+        head.push_str("\",\"changes\":[");
+        // Moved within its memory: fresh memory for so much text costs more.
+        self.out.insert_str(0, &head);
+        self.out.push_str("]}");
+        self.out
     }
+}
+
+/// Appends a payload as it is to `plain`, and as it stands in a JSON string to `escaped`.
+fn write_payload_twice(entry: &LogEntry<'_>, plain: &mut String, escaped: &mut String) -> Result<()> {
+    let mut lead = "{";
+    for (column, definition) in entry.table.columns.iter().enumerate() {
+        let Some(value) = entry.fields.value(column)? else { continue };
+        plain.push_str(lead);
+        escaped.push_str(lead);
+        lead = ",";
+        plain.push_str(&definition.member);
+        escaped.push_str(&entry.table.escaped_members[column]);
+        match value {
+            ValueRef::Text(text) if is_plain(text) => {
+                for (out, quote) in [(&mut *plain, "\""), (&mut *escaped, "\\\"")] {
+                    out.push_str(quote);
+                    out.push_str(text);
+                    out.push_str(quote);
+                }
+            }
+            _ => {
+                let from = plain.len();
+                write_payload(plain, value);
+                write_escaped(escaped, &plain[from..]);
+            }
+        }
+    }
+    let end = if lead == "{" { "{}" } else { "}" };
+    plain.push_str(end);
+    escaped.push_str(end);
+    Ok(())
 }
 
 /// Names the row that cannot be sent.

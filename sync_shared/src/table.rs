@@ -1,5 +1,6 @@
 //! A tracked table as the core sees it: its name on the wire, its columns, its key.
 
+use crate::canonical::write_escaped;
 use crate::conflict::Strategy;
 use crate::error::{Error, Result};
 use crate::value::{ValueRef, write_canonical, write_payload};
@@ -149,6 +150,8 @@ pub struct Table {
     pub key_members: Vec<usize>,
     /// The key's columns by canonical name, as the row hash has them.
     key_canonical: Vec<usize>,
+    /// `\\"name\\":` of each column, as it stands in the text of a payload within a batch.
+    pub escaped_members: Vec<String>,
     pub exclude: Vec<String>,
     pub references: Vec<Reference>,
     pub nullable_key: bool,
@@ -218,10 +221,16 @@ impl Table {
         key_members.sort_unstable();
         let mut key_canonical = definition.key.clone();
         key_canonical.sort_by_key(|&c| definition.columns[c].name.to_ascii_lowercase());
+        let escaped = |column: &Column| {
+            let mut member = String::new();
+            write_escaped(&mut member, &column.member);
+            member
+        };
         Table {
             id,
             table_name,
             name,
+            escaped_members: definition.columns.iter().map(escaped).collect(),
             columns: definition.columns,
             key: definition.key,
             key_members,
