@@ -5,7 +5,7 @@ use crate::error::engine;
 use crate::log::{LabelRun, flush_labels};
 use crate::references::{self, Saved};
 use crate::rows::{self, RowPlan};
-use crate::statements::{SqlRow, Statements};
+use crate::statements::Statements;
 use crate::transaction::Transactions;
 use crate::{capture, capture_state, describe, log, log_view, resolver};
 use rusqlite::fallible_iterator::FallibleIterator as _;
@@ -76,7 +76,7 @@ impl Host for SqliteHost<'_> {
         visit: &mut dyn FnMut(&dyn Row) -> Result<bool>,
     ) -> Result<()> {
         flush_labels(self)?;
-        self.statements.query(sql, parameters, &mut |row| visit(&SqlRow(row)))
+        self.statements.query(sql, parameters, &mut |row| visit(row))
     }
 
     fn execute_user(&mut self, statement: &str) -> Result<u64> {
@@ -294,7 +294,7 @@ impl Host for SqliteHost<'_> {
             let mut value = Value::Null;
             // A default that cannot be evaluated by itself is that of no row.
             let evaluated = self.statements.query(&format!("SELECT ({expression})"), &[], &mut |row| {
-                value = crate::statements::value_at(row, 0)?.to_owned();
+                value = row.value(0)?.to_owned();
                 Ok(false)
             });
             defaults.push(evaluated.map_or(Value::Null, |()| value));

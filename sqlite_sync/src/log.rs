@@ -3,16 +3,17 @@
 use crate::capture::{CLOCK, PART_WIDTH, log_width, parts};
 use crate::host::SqliteHost;
 use crate::quote::Identifier;
-use crate::statements::{RELABEL, bind_one, each_row, run, value_at};
+use crate::raw::RawRow;
+use crate::statements::RELABEL;
 use std::fmt::Write as _;
-use sync_shared::{Catalog, Error, Fields, Label, Layout, LogEntry, LogRange, Operation, Result, Table, Value, ValueRef};
+use sync_shared::{Catalog, Error, Fields, Label, Layout, LogEntry, LogRange, Operation, Result, Row as _, Table, Value, ValueRef};
 
 /// Columns of `_sync_log_data` before `c1`.
 const LEAD: usize = 8;
 
 /// The values of an entry: its own row's and, for a wide table, those of the rows before it.
 struct Stored<'r, 's> {
-    row: &'r rusqlite::Row<'s>,
+    row: &'r RawRow<'s>,
     earlier: Vec<Vec<Value>>,
     layout: &'r Layout,
 }
@@ -23,7 +24,7 @@ impl Fields for Stored<'_, '_> {
         let (part, slot) = (place / PART_WIDTH, place % PART_WIDTH);
         match self.earlier.get(part) {
             Some(values) => Ok(Some(values[slot].as_ref())),
-            None => value_at(self.row, LEAD + slot).map(Some),
+            None => self.row.value(LEAD + slot).map(Some),
         }
     }
 }
@@ -41,7 +42,7 @@ pub fn read_log(
     sql.push_str(if range.newest_first { " ORDER BY version DESC" } else { " ORDER BY version" });
     let mut statement = host.statements.take(&sql)?;
     let bounds = [ValueRef::Integer(range.after), ValueRef::Integer(range.upto)];
-    let result = each_row(&mut statement, &bounds, &mut |row| visit_row(host, catalog, row, visit));
+    let result = statement.each_row(bounds.into_iter(), &mut |row| visit_row(host, catalog, row, visit));
     host.statements.put(&sql, statement);
     result
 }
@@ -49,10 +50,10 @@ pub fn read_log(
 fn visit_row(
     host: &mut SqliteHost<'_>,
     catalog: &Catalog,
-    row: &rusqlite::Row<'_>,
+    row: &RawRow<'_>,
     visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<bool>,
 ) -> Result<bool> {
-    let integer = |column: usize| match value_at(row, column)? {
+    let integer = |column: usize| match row.value(column)? {
         ValueRef::Integer(i) => Ok(Some(i)),
         _ => Ok::<_, Error>(None),
     };
@@ -86,7 +87,7 @@ fn earlier_parts(host: &mut SqliteHost<'_>, version: i64, count: usize) -> Resul
     let sql = "SELECT * FROM _sync_log_data WHERE version >= ?1 AND version < ?2 ORDER BY version";
     let bounds = [ValueRef::Integer(version - count as i64), ValueRef::Integer(version)];
     host.statements.query(sql, &bounds, &mut |row| {
-        let values = (0..PART_WIDTH).map(|slot| value_at(row, LEAD + slot).map(ValueRef::to_owned));
+        let values = (0..PART_WIDTH).map(|slot| row.value(LEAD + slot).map(ValueRef::to_owned));
         earlier.push(values.collect::<Result<_>>()?);
         Ok(true)
     })?;
@@ -150,7 +151,7 @@ pub fn flush_labels(host: &mut SqliteHost<'_>) -> Result<()> {
         label.via.map_or(ValueRef::Null, ValueRef::Integer),
         if label.contested { ValueRef::Integer(1) } else { ValueRef::Null },
     ];
-    run(host.statements.get(RELABEL, sql)?, &parameters).map(|_| ())
+    host.statements.get(RELABEL, sql)?.run(parameters.into_iter()).map(|_| ())
 }
 
 /// Logs the row of a key as it stands, or for a delete its key; returns the version.
@@ -184,11 +185,8 @@ pub fn log_row(host: &mut SqliteHost<'_>, table: &Table, key: &[Value], operatio
             "INSERT INTO _sync_log_data (layout, operation, origin, clock{names}) SELECT {layout}, {number}, {self_id}, {CLOCK}{values}{source}"
         );
         let mut statement = host.statements.take(&sql)?;
-        let used = statement.parameter_count();
-        for (place, value) in key.iter().enumerate().take(used) {
-            bind_one(&mut statement, place + 1, value.as_ref())?;
-        }
-        let logged = statement.raw_execute().map_err(crate::error::engine);
+        let used = statement.parameters();
+        let logged = statement.run(key.iter().take(used).map(Value::as_ref));
         host.statements.put(&sql, statement);
         if logged? == 0 {
             return Err(Error::new(sync_shared::Kind::SchemaMismatch, format!("a row of {:?} to be logged is gone", table.table_name)));
@@ -228,7 +226,7 @@ fn backfill_wide(host: &mut SqliteHost<'_>, table: &Table) -> Result<u64> {
     let columns = crate::quote::list(table.key.iter().map(|&k| table.columns[k].name.as_str()));
     let mut keys: Vec<Vec<Value>> = Vec::new();
     host.statements.query(&format!("SELECT {columns} FROM {}", Identifier(&table.table_name)), &[], &mut |row| {
-        let key = (0..table.key.len()).map(|place| value_at(row, place).map(ValueRef::to_owned));
+        let key = (0..table.key.len()).map(|place| row.value(place).map(ValueRef::to_owned));
         keys.push(key.collect::<Result<_>>()?);
         Ok(true)
     })?;

@@ -1,7 +1,8 @@
-//! A prepared statement that borrows its parameters while it runs instead of copying them.
+//! A prepared statement that borrows its parameters while it runs instead of copying them, and reads each value with one look.
 //!
-//! rusqlite has SQLite copy every text and blob that is bound; at two statements for every change that is most of what a change costs here.
-//! A statement takes all its parameters anew with every run, so none outlives the run that it was given for.
+//! rusqlite has SQLite copy every text and blob that is bound, and asks up to three times for a value, with the connection's mutex taken
+//! each time; for a change or a row of a few microseconds that is much. A statement takes all its parameters anew with every run, so none
+//! outlives the run that it was given for.
 #![allow(unsafe_code)]
 
 use crate::error::engine;
@@ -9,7 +10,7 @@ use rusqlite::{Connection, ffi};
 use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
 use std::ptr::{NonNull, null_mut};
-use sync_shared::{Error, Result, ValueRef};
+use sync_shared::{Error, Kind, Result, Row, ValueRef};
 
 pub struct RawStatement<'c> {
     handle: NonNull<ffi::sqlite3_stmt>,
@@ -33,16 +34,14 @@ impl<'c> RawStatement<'c> {
         Ok(RawStatement { handle, db, parameters, connection: PhantomData })
     }
 
+    /// How many parameters each run takes.
+    pub fn parameters(&self) -> usize {
+        usize::try_from(self.parameters).unwrap_or(0)
+    }
+
     /// Runs a statement that yields no rows; returns the rows changed by itself.
     pub fn run<'v>(&mut self, values: impl Iterator<Item = ValueRef<'v>>) -> Result<u64> {
-        let mut place = 0;
-        for value in values {
-            place += 1;
-            self.bind(place, value)?;
-        }
-        if place != self.parameters {
-            return Err(Error::corrupt(format!("a statement of {} parameters was given {place}", self.parameters)));
-        }
+        self.bind_all(values)?;
         // SAFETY: the statement is valid, and every parameter was bound above to a value that `values` borrows past this call.
         let (code, changes) = unsafe {
             let code = ffi::sqlite3_step(self.handle.as_ptr());
@@ -55,6 +54,43 @@ impl<'c> RawStatement<'c> {
         // SAFETY: the statement is valid. What it answers is the code of the step.
         unsafe { ffi::sqlite3_reset(self.handle.as_ptr()) };
         result
+    }
+
+    /// Runs a query until `visit` returns false.
+    pub fn each_row<'v>(
+        &mut self,
+        values: impl Iterator<Item = ValueRef<'v>>,
+        visit: &mut dyn FnMut(&RawRow<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        self.bind_all(values)?;
+        let result = loop {
+            // SAFETY: as in `run`.
+            match unsafe { ffi::sqlite3_step(self.handle.as_ptr()) } {
+                ffi::SQLITE_ROW => match visit(&RawRow { statement: self }) {
+                    Ok(true) => {}
+                    Ok(false) => break Ok(()),
+                    Err(error) => break Err(error),
+                },
+                ffi::SQLITE_DONE => break Ok(()),
+                code => break Err(failure(self.db, code)),
+            }
+        };
+        // SAFETY: the statement is valid. What it answers is the code of the last step.
+        unsafe { ffi::sqlite3_reset(self.handle.as_ptr()) };
+        result
+    }
+
+    /// Binds every parameter: none of an earlier run is left.
+    fn bind_all<'v>(&mut self, values: impl Iterator<Item = ValueRef<'v>>) -> Result<()> {
+        let mut place = 0;
+        for value in values {
+            place += 1;
+            self.bind(place, value)?;
+        }
+        match place == self.parameters {
+            true => Ok(()),
+            false => Err(Error::corrupt(format!("a statement of {} parameters was given {place}", self.parameters))),
+        }
     }
 
     fn bind(&mut self, place: c_int, value: ValueRef<'_>) -> Result<()> {
@@ -87,6 +123,40 @@ impl Drop for RawStatement<'_> {
         // SAFETY: the statement is valid and finalized once; its connection is open for as long as `'c`.
         unsafe { ffi::sqlite3_finalize(self.handle.as_ptr()) };
     }
+}
+
+/// The row that a query has come to.
+pub struct RawRow<'r> {
+    statement: &'r RawStatement<'r>,
+}
+
+impl Row for RawRow<'_> {
+    /// Text that is not valid UTF-8 is an error.
+    fn value(&self, column: usize) -> Result<ValueRef<'_>> {
+        let column = c_int::try_from(column).map_err(Error::corrupt)?;
+        // SAFETY: the statement is valid and stands on a row, which it leaves only when this borrow has ended. The value is read while the
+        // connection is this thread's alone: within a call of ours, which SQLite makes with the connection's mutex held, or on a
+        // connection that no one else has. Text and blob are as long as SQLite says; an empty blob may have no address.
+        unsafe {
+            let value = ffi::sqlite3_column_value(self.statement.handle.as_ptr(), column);
+            let bytes = |start: *const u8| match usize::try_from(ffi::sqlite3_value_bytes(value)) {
+                Ok(length) if !start.is_null() => Ok(std::slice::from_raw_parts(start, length)),
+                Ok(0) => Ok(&[][..]),
+                _ => Err(failure(self.statement.db, ffi::SQLITE_NOMEM)),
+            };
+            Ok(match ffi::sqlite3_value_type(value) {
+                ffi::SQLITE_INTEGER => ValueRef::Integer(ffi::sqlite3_value_int64(value)),
+                ffi::SQLITE_FLOAT => ValueRef::Real(ffi::sqlite3_value_double(value)),
+                ffi::SQLITE_TEXT => ValueRef::Text(std::str::from_utf8(bytes(ffi::sqlite3_value_text(value))?).map_err(|_| not_utf8())?),
+                ffi::SQLITE_BLOB => ValueRef::Blob(bytes(ffi::sqlite3_value_blob(value).cast())?),
+                _ => ValueRef::Null,
+            })
+        }
+    }
+}
+
+fn not_utf8() -> Error {
+    Error::new(Kind::InvalidArgument, "a text is not valid UTF-8; sync_check_table names the row: store it as a BLOB, or correct it")
 }
 
 /// The texts of the connection's statements that are running.

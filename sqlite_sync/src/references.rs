@@ -6,10 +6,10 @@ use crate::describe::references_of;
 use crate::error::engine;
 use crate::host::SqliteHost;
 use crate::quote::{Identifier, list};
-use crate::statements::{refs, value_at};
+use crate::statements::refs;
 use rusqlite::config::DbConfig;
 use rusqlite::ffi;
-use sync_shared::{Catalog, Reference, Result, RowHash, Table, Touched, Value, ValueRef, Violation};
+use sync_shared::{Catalog, Reference, Result, Row as _, RowHash, Table, Touched, Value, ValueRef, Violation};
 
 /// The connection's settings before the apply.
 pub struct Saved {
@@ -104,7 +104,7 @@ fn is_anything_pending(host: &SqliteHost<'_>) -> bool {
 fn referring_tables(host: &mut SqliteHost<'_>) -> Result<Vec<(String, Reference)>> {
     let mut tables: Vec<String> = Vec::new();
     host.statements.query("SELECT name FROM sqlite_schema WHERE type = 'table'", &[], &mut |row| {
-        tables.push(row.get(0).map_err(engine)?);
+        tables.push(row.text(0)?.to_owned());
         Ok(true)
     })?;
     let mut all = Vec::new();
@@ -130,7 +130,7 @@ fn missing_parent(host: &mut SqliteHost<'_>, catalog: &Catalog, table: &Table, k
         );
         let mut values: Option<Vec<Value>> = None;
         host.statements.query(&sql, &refs(key), &mut |row| {
-            let all = (0..reference.columns.len()).map(|i| value_at(row, i).map(ValueRef::to_owned));
+            let all = (0..reference.columns.len()).map(|i| row.value(i).map(ValueRef::to_owned));
             values = Some(all.collect::<Result<_>>()?);
             Ok(false)
         })?;

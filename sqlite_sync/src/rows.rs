@@ -4,11 +4,11 @@
 //! follows from the number of changes SQLite counts, or is looked for where other triggers may have written too.
 
 use crate::capture::parts;
-use crate::error::{engine, with_extended_code};
+use crate::error::with_extended_code;
 use crate::host::SqliteHost;
 use crate::log::{flush_labels, head, key_condition, log_row, relabel};
 use crate::quote::{Identifier, list};
-use crate::statements::{SqlRow, bind_one, refs, value_at};
+use crate::statements::refs;
 use sync_shared::{Error, Label, Operation, Portable, Result, Row, RowFailure, Table, TextFold, Value, ValueRef, Written};
 
 /// What is known of a table while its rows are written.
@@ -117,7 +117,7 @@ pub fn read_row(host: &mut SqliteHost<'_>, table: &Table, key: &[Value]) -> Resu
     let sql = format!("SELECT {columns} FROM {} WHERE {}", Identifier(&table.table_name), key_condition(table, 1));
     let mut found = None;
     host.statements.query(&sql, &refs(key), &mut |row| {
-        let values = (0..table.columns.len()).map(|column| value_at(row, column).map(ValueRef::to_owned));
+        let values = (0..table.columns.len()).map(|column| row.value(column).map(ValueRef::to_owned));
         found = Some(values.collect::<Result<_>>()?);
         Ok(false)
     })?;
@@ -137,7 +137,7 @@ pub fn stream_rows(host: &mut SqliteHost<'_>, table: &Table, visit: &mut dyn FnM
     });
     let order = order.collect::<Vec<_>>().join(", ");
     let sql = format!("SELECT {columns} FROM {} ORDER BY {order}", Identifier(&table.table_name));
-    host.statements.query(&sql, &[], &mut |row| visit(&SqlRow(row)))
+    host.statements.query(&sql, &[], &mut |row| visit(row))
 }
 
 fn plan(host: &mut SqliteHost<'_>, table: &Table) -> Result<std::rc::Rc<RowPlan>> {
@@ -151,10 +151,7 @@ fn plan(host: &mut SqliteHost<'_>, table: &Table) -> Result<std::rc::Rc<RowPlan>
 
 fn upsert(host: &mut SqliteHost<'_>, plan: &RowPlan, values: &[Option<Value>]) -> Result<()> {
     let statement = host.statements.get(plan.layout, &plan.upsert)?;
-    for (place, value) in values.iter().enumerate() {
-        bind_one(statement, place + 1, value.as_ref().map_or(ValueRef::Null, Value::as_ref))?;
-    }
-    statement.raw_execute().map(|_| ()).map_err(engine)
+    statement.run(values.iter().map(|value| value.as_ref().map_or(ValueRef::Null, Value::as_ref))).map(|_| ())
 }
 
 /// A payload that does not name every column: the others keep their values, or get their defaults.
