@@ -75,7 +75,7 @@ fn is_alone(host: &mut SqliteHost<'_>, tables: &[&Table]) -> Result<bool> {
     }
     for table in tables {
         let folded = table.key.iter().any(|&k| table.columns[k].fold != TextFold::Exact);
-        if folded || table.resolver.is_some() || parts(table.columns.len()) > 1 {
+        if folded || !table.exclude.is_empty() || table.resolver.is_some() || parts(table.columns.len()) > 1 {
             return Ok(false);
         }
         let names = trigger_names(&table.table_name);
@@ -172,11 +172,13 @@ impl<'c> TableWriter<'c> {
         let set: Vec<String> = others.iter().map(|&c| format!("{} = {}", Identifier(&table.columns[c].name), slots[c])).collect();
         let key_is: Vec<String> = table.key.iter().map(|&k| format!("{} = {}", Identifier(&table.columns[k].name), slots[k])).collect();
         // What the triggers would not log is not written.
-        let changed: Vec<String> = others.iter().map(|&c| differ(&table.columns[c], &Identifier(&table.columns[c].name).to_string(), &slots[c])).collect();
+        let differs = |c: usize| differ(&table.columns[c], &Identifier(&table.columns[c].name).to_string(), &slots[c]);
+        let changed: Vec<String> = others.iter().map(|&c| differs(c)).collect();
+        let insert = format!("INSERT OR ABORT INTO {name} ({columns}) VALUES ({}) ON CONFLICT ({key}) DO NOTHING", slots.join(", "));
         let update = format!("UPDATE OR ABORT {name} SET {} WHERE {} AND {}", set.join(", "), key_is.join(" AND "), any_of(&changed));
         let prepare = |sql: &str| RawStatement::prepare(connection, sql);
         Ok(TableWriter {
-            insert: prepare(&format!("INSERT OR ABORT INTO {name} ({columns}) VALUES ({}) ON CONFLICT ({key}) DO NOTHING", slots.join(", ")))?,
+            insert: prepare(&insert)?,
             update: if others.is_empty() { None } else { Some(prepare(&update)?) },
             delete: prepare(&format!("DELETE FROM {name} WHERE {}", key_condition(table, 1)))?,
             log: prepare(&log_statement(table.layout, 0..table.columns.len()))?,

@@ -61,7 +61,8 @@ pub fn put_row(
     let plan = plan(host, table)?;
     let before = host.position()?;
     let count = host.connection.total_changes();
-    let whole = values.iter().all(Option::is_some);
+    // An INSERT fails for want of an excluded column that may not be NULL, even if the row is there.
+    let whole = table.exclude.is_empty() && values.iter().all(Option::is_some);
     let result = match whole {
         true => upsert(host, &plan, values),
         false => put_part(host, table, values),

@@ -307,3 +307,13 @@ def test_pulls_from_two_senders_do_not_mix(client):
     with sync_error("EpochMismatch"):
         client.apply(pull(person(2, "b"), sender=BOB, after=1))
     assert client.rows("Person") == [(1, "a", None)]
+
+
+@pytest.mark.parametrize("rows", [1, 150])
+def test_an_update_of_a_row_with_an_excluded_column_that_may_not_be_null_is_applied(make_replica, rows):
+    replica = make_replica("r", "CREATE TABLE Person(Id INTEGER PRIMARY KEY, Name TEXT, Secret TEXT NOT NULL)")
+    replica.track("Person", exclude=["Secret"])
+    replica.many("INSERT INTO Person VALUES (?, 'old', 'kept')", [(id,) for id in range(1, rows + 1)])
+    changes = [update("Person", {"Id": id, "Name": "new"}) for id in range(1, rows + 1)]
+    assert counts(replica.apply(push(*changes, seen=replica.state["maxVersion"]))) == (rows, 0, 0)
+    assert set(replica.sql("SELECT Name, Secret FROM Person")) == {("new", "kept")}
