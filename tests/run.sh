@@ -68,7 +68,7 @@ build_extension() { cargo build --release -p sqlite_sync; }
 core() {
     require_compiler
     lint sync_shared
-    cargo test --release -p sync_shared
+    cargo core-test
 }
 
 sqlite() {
