@@ -102,11 +102,17 @@ CREATE TABLE IF NOT EXISTS _sync_received (
   -- from_version < version <= to_version
   from_version INTEGER NOT NULL,
   to_version INTEGER NOT NULL,
-  -- the sender's clock: nothing of it was stamped later
-  clock INTEGER NOT NULL,
-  -- names the batch that ended at to_version
-  mark TEXT,
+  newest_stamp INTEGER NOT NULL,
   PRIMARY KEY (sender, epoch, from_version)
+) WITHOUT ROWID;
+
+-- The marks of a sender's batches, of those that were received and of those that it had handed out before them.
+CREATE TABLE IF NOT EXISTS _sync_marks (
+  sender INTEGER NOT NULL,
+  -- where the batch ends
+  version INTEGER NOT NULL,
+  mark TEXT NOT NULL,
+  PRIMARY KEY (sender, version)
 ) WITHOUT ROWID;
 
 -- The batches handed out for the server since the last one that is known to have arrived.

@@ -6,10 +6,14 @@ use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::fetch_local::{is_own_push, set_pushed};
 use crate::host::Host;
-use crate::receive::Received;
+use crate::receive::{Received, marks_of};
 use crate::session::Answer;
 use crate::state::{self, State, origin_number};
 use crate::unseen::Peer;
+
+/// What a replica does whose identity is another's as well.
+const REPAIR: &str = "call sync_regenerate_origin() and then sync_begin_resync()";
+const COPY: &str = "a copy, or was restored and went on; call sync_regenerate_origin() and then sync_begin_resync() there";
 
 /// Checks that a pull goes on where the last one ended, in the same server's same history.
 pub fn admit_pull(host: &mut dyn Host, state: &mut State, batch: &Batch<'_>, from: Cursor) -> Result<Peer> {
@@ -67,20 +71,17 @@ pub fn admit_pull(host: &mut dyn Host, state: &mut State, batch: &Batch<'_>, fro
 
 /// Takes up what the server has received of this replica, and checks that it was this replica's.
 fn admit_received(host: &mut dyn Host, state: &mut State, batch: &Batch<'_>) -> Result<()> {
-    const ADVICE: &str = "call sync_regenerate_origin() and then sync_begin_resync()";
     let Some(received) = batch.received_version else { return Ok(()) };
     let head = host.head()?;
     if received > head {
         let message =
-            format!("this database was restored: the server has its changes up to version {received}, its log ends at {head}; {ADVICE}");
+            format!("this database was restored: the server has its changes up to version {received}, its log ends at {head}; {REPAIR}");
         return Err(Error::epoch_mismatch(message, &received.to_string(), &head.to_string()));
     }
     if let Some(theirs) = batch.received_mark.as_deref()
         && !is_own_push(host, received, theirs)?
     {
-        let message = format!(
-            "the server has received other changes under this replica's versions: this database is a copy, or was restored and went on; {ADVICE}"
-        );
+        let message = format!("the server has received other changes under this replica's versions: this database is {COPY}");
         return Err(Error::epoch_mismatch(message, &head.to_string(), &received.to_string()));
     }
     if received != state.last_push_version {
@@ -109,6 +110,13 @@ pub fn admit_push(host: &mut dyn Host, state: &State, batch: &Batch<'_>) -> Resu
     // It may change a row whose delete it has not seen, when the tombstone that would tell is gone.
     state.check_cursor(seen)?;
     let id = origin_number(host, &batch.origin_id)?;
+    let received = Received::load(host, id, batch.epoch.as_deref().unwrap_or_default())?;
+    if let (Some(from), Some(to)) = (batch.from_version, batch.to_version)
+        && !received.agrees((from, to), &batch.marks, &marks_of(host, id)?)
+    {
+        let message = format!("this server has received other changes under the sender's versions: the sender is {COPY}");
+        return Err(Error::epoch_mismatch(message, &from.to_string(), &to.to_string()));
+    }
     Ok(Peer { id, origin: Some(id), boundary: seen.version })
 }
 
@@ -126,6 +134,7 @@ pub fn sift<'a>(
         BatchKind::Push => Received::load(host, peer.id, batch.epoch.as_deref().unwrap_or_default())?,
         BatchKind::Pull => Received::default(),
     };
+    let marked = !batch.marks.is_empty();
     let limit = host.now().saturating_add(state.max_clock_skew);
     let hub_clock = host.clock()?;
     let mut newest: Option<i64> = None;
@@ -133,7 +142,7 @@ pub fn sift<'a>(
     for mut change in changes {
         let duplicate = match batch.kind {
             BatchKind::Pull => change.version <= state.cursor.version,
-            BatchKind::Push => received.contains(change.version, change.stamp),
+            BatchKind::Push => received.contains(change.version, change.stamp, marked),
         };
         let comes_back = batch.kind == BatchKind::Pull && (change.contested || state.resync);
         let echo = change.origin == state.origin_id && !comes_back;

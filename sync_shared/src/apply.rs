@@ -12,7 +12,7 @@ use crate::hash::hash_of_changes;
 use crate::host::{Host, LogRange, in_transaction};
 use crate::incoming::{Incoming, bind};
 use crate::payload::{Bound, Unbound};
-use crate::receive::{Range, note_received};
+use crate::receive::{Range, note_marks, note_received};
 use crate::rejection::{self, NeighbourRow, Reason, Rejection, worth_trying};
 use crate::resync;
 use crate::session::{Answer, Session};
@@ -135,8 +135,8 @@ fn apply_decoded(host: &mut dyn Host, mut batch: Batch<'_>, options: ApplyOption
         BatchKind::Push => {
             if let (Some(from), Some(to)) = (batch.from_version, batch.to_version) {
                 let sender = (peer.id, batch.epoch.as_deref().unwrap_or_default());
-                let clock = batch.clock.or(newest_received).unwrap_or(i64::MIN);
-                note_received(host, sender, Range { from, to, clock, mark: batch.mark })?;
+                note_received(host, sender, Range { from, to, newest_stamp: newest_received.unwrap_or(i64::MIN) })?;
+                note_marks(host, peer.id, &batch.marks)?;
             }
         }
     }

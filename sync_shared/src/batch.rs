@@ -20,6 +20,8 @@ pub const MAX_CHANGES: usize = 10_000;
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// A fetch closes its batch at this many bytes, so that no batch exceeds [`MAX_BYTES`] but for one huge row.
 pub const FULL_BYTES: usize = 32 * 1024 * 1024;
+/// Most marks of a batch.
+pub const MAX_MARKS: usize = 100;
 /// Longest table name, in bytes.
 const MAX_NAME: usize = 1024;
 
@@ -31,6 +33,22 @@ pub enum BatchKind {
     Pull,
     /// From a client.
     Push,
+}
+
+/// A random name that a sender gave to its log up to a version when it made a batch that ends there: `version@UUID` on the wire.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mark {
+    pub version: i64,
+    pub mark: String,
+}
+
+impl<'de> Deserialize<'de> for Mark {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let Str(text) = Str::deserialize(deserializer)?;
+        let parts = text.split_once('@').and_then(|(version, mark)| Some((version.parse().ok()?, parse_origin(mark)?)));
+        let (version, mark) = parts.ok_or_else(|| D::Error::custom(format!("{text:?} is not a mark")))?;
+        Ok(Mark { version, mark })
+    }
 }
 
 /// A decoded batch. Members that a sender may leave out are options.
@@ -49,10 +67,8 @@ pub struct Batch<'a> {
     /// Push: whose version that is.
     pub server_epoch: Option<String>,
     pub max_version: Option<i64>,
-    /// Push: the sender's clock; nothing up to `to_version` is stamped later. Milliseconds since 1970.
-    pub clock: Option<i64>,
-    /// Push: names this batch and those that the sender made of the same log.
-    pub mark: Option<String>,
+    /// Push: of this batch, and of all that the sender has handed out and does not know to have arrived.
+    pub marks: Vec<Mark>,
     pub from_anchor: Option<String>,
     pub to_anchor: Option<String>,
     pub received_version: Option<i64>,
@@ -99,8 +115,7 @@ struct RawBatch<'a> {
     last_server_version: Option<i64>,
     server_epoch: Option<String>,
     max_version: Option<i64>,
-    clock: Option<i64>,
-    mark: Option<String>,
+    marks: Option<Vec<Mark>>,
     from_anchor: Option<String>,
     to_anchor: Option<String>,
     received_version: Option<i64>,
@@ -140,6 +155,10 @@ impl<'a> RawBatch<'a> {
                 return Err(Error::batch(format!("{name} is negative")));
             }
         }
+        let marks = self.marks.unwrap_or_default();
+        if marks.len() > MAX_MARKS || (!marks.is_empty() && !marks.iter().any(|mark| Some(mark.version) == self.to_version)) {
+            return Err(Error::batch(format!("marks are more than {MAX_MARKS}, or none is that of toVersion")));
+        }
         let version = |number: Option<i64>| number.map(|n| if kind == BatchKind::Pull { Cursor::from_number(n).version } else { n });
         check_versions(&changes, version(self.from_version), version(self.to_version))?;
         Ok(Batch {
@@ -153,8 +172,7 @@ impl<'a> RawBatch<'a> {
             last_server_version: self.last_server_version.unwrap_or(0),
             server_epoch: self.server_epoch,
             max_version: self.max_version,
-            clock: self.clock,
-            mark: self.mark,
+            marks,
             from_anchor: self.from_anchor,
             to_anchor: self.to_anchor,
             received_version: self.received_version,
@@ -186,10 +204,10 @@ fn check_versions(changes: &[Change<'_>], from: Option<i64>, to: Option<i64>) ->
 
 /// A member's name in the contract's spelling, whatever its case and underscores.
 fn member(name: &str) -> Cow<'_, str> {
-    const KNOWN: [&str; 27] = [
+    const KNOWN: [&str; 26] = [
         "version", "tableName", "pkValue", "operation", "payload", "origin", "timestamp", "contested", "seenVersion", "kind",
         "originId", "epoch", "fromVersion", "toVersion", "hasMore", "hash", "changes", "lastServerVersion", "serverEpoch",
-        "maxVersion", "clock", "mark", "fromAnchor", "toAnchor", "receivedVersion", "receivedMark", "excluded",
+        "maxVersion", "marks", "fromAnchor", "toAnchor", "receivedVersion", "receivedMark", "excluded",
     ];
     if KNOWN.contains(&name) {
         return Cow::Borrowed(name);
@@ -245,8 +263,7 @@ impl<'de> Deserialize<'de> for RawBatch<'de> {
                         "toAnchor" => batch.to_anchor = map.next_value()?,
                         "receivedVersion" => batch.received_version = map.next_value()?,
                         "receivedMark" => batch.received_mark = map.next_value()?,
-                        "clock" => batch.clock = map.next_value()?,
-                        "mark" => batch.mark = map.next_value()?,
+                        "marks" => batch.marks = map.next_value()?,
                         "excluded" => batch.excluded = map.next_value()?,
                         "changes" => batch.changes = map.next_value()?,
                         _ => {

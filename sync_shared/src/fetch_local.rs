@@ -1,5 +1,6 @@
 //! `sync_fetch_local_changes` and `sync_acknowledge_push`: what goes upstream.
 
+use crate::batch::MAX_MARKS;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::fetch::{ChangeWriter, checked_batch_size};
@@ -37,7 +38,8 @@ pub fn fetch_local_changes(host: &mut dyn Host, batch_size: i64) -> Result<Strin
         if !state.server_epoch.is_empty() {
             write!(members, ",\"serverEpoch\":\"{}\"", state.server_epoch).ok();
         }
-        write!(members, ",\"clock\":{},\"mark\":\"{}\"", host.clock()?, mark_push(host, to_version)?).ok();
+        mark_push(host, to_version)?;
+        write!(members, ",\"marks\":[{}]", marks_since(host, state.last_push_version, to_version)?).ok();
         Ok(writer.finish(members))
     })
 }
@@ -83,14 +85,29 @@ fn mark_of_push(host: &mut dyn Host, to_version: i64) -> Result<Option<String>> 
     }
 }
 
-/// The mark of the batches up to a version, made if there is none.
-fn mark_push(host: &mut dyn Host, to_version: i64) -> Result<String> {
-    if let Some(mark) = mark_of_push(host, to_version)? {
-        return Ok(mark);
-    }
+/// Gives the batches up to a version their mark, if they have none.
+fn mark_push(host: &mut dyn Host, to_version: i64) -> Result<()> {
     let mark = Uuid::new_v4().to_string();
-    host.execute("INSERT INTO _sync_pushes (to_version, mark) VALUES (?1, ?2)", &[ValueRef::Integer(to_version), ValueRef::Text(&mark)])?;
-    Ok(mark)
+    host.execute(
+        "INSERT INTO _sync_pushes (to_version, mark) VALUES (?1, ?2) ON CONFLICT (to_version) DO NOTHING",
+        &[ValueRef::Integer(to_version), ValueRef::Text(&mark)],
+    )?;
+    Ok(())
+}
+
+/// The mark of the batch up to a version, and those of the batches above another, as they stand in a JSON array.
+fn marks_since(host: &mut dyn Host, above: i64, upto: i64) -> Result<String> {
+    let mut marks: Vec<String> = Vec::new();
+    host.query(
+        "SELECT to_version, mark FROM _sync_pushes WHERE to_version > ?1 OR to_version = ?2 \
+         ORDER BY CASE to_version WHEN ?2 THEN 0 ELSE 1 END, to_version DESC LIMIT ?3",
+        &[ValueRef::Integer(above), ValueRef::Integer(upto), ValueRef::Integer(MAX_MARKS as i64)],
+        &mut |row| {
+            marks.push(format!("\"{}@{}\"", row.integer(0)?, row.text(1)?));
+            Ok(true)
+        },
+    )?;
+    Ok(marks.join(","))
 }
 
 /// An entry that the server has not seen.

@@ -71,7 +71,10 @@ pub fn apply_group(host: &mut dyn Host, session: &mut Session<'_>, items: &[Item
     loop {
         let newest = session.newest.clone();
         host.begin()?;
-        host.begin_references()?;
+        if let Err(error) = host.begin_references() {
+            host.end(false)?;
+            return Err(error);
+        }
         let mut attempt = Attempt {
             items,
             out: &out,

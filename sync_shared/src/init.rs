@@ -68,7 +68,7 @@ pub fn regenerate_origin(host: &mut dyn Host) -> Result<String> {
         state::set(host, "origin_id", &origin)?;
         state::set(host, "epoch", &Uuid::new_v4().to_string())?;
         // What neighbours know of the old identity says nothing about the new one.
-        for statement in ["DELETE FROM _sync_received", "DELETE FROM _sync_pushes", "DELETE FROM _sync_clients", "DELETE FROM _sync_peers", "DELETE FROM _sync_unseen"] {
+        for statement in ["DELETE FROM _sync_received", "DELETE FROM _sync_marks", "DELETE FROM _sync_pushes", "DELETE FROM _sync_clients", "DELETE FROM _sync_peers", "DELETE FROM _sync_unseen"] {
             host.execute(statement, &[])?;
         }
         reinstall_all(host)

@@ -1,7 +1,7 @@
 //! The names of the tables that belong to the extension.
 
 /// Every table and view of ours; none of them can be tracked or named by a batch.
-pub const SCHEMA_TABLES: [&str; 16] = [
+pub const SCHEMA_TABLES: [&str; 17] = [
     "_sync_state",
     "_sync_session",
     "_sync_origins",
@@ -13,6 +13,7 @@ pub const SCHEMA_TABLES: [&str; 16] = [
     "_sync_peers",
     "_sync_unseen",
     "_sync_received",
+    "_sync_marks",
     "_sync_pushes",
     "_sync_conflicts",
     "_sync_rejections",

@@ -151,3 +151,34 @@ def test_a_pull_that_comes_late_sends_nothing_again(server, client):
     client.sync(server)
     client.apply(late)
     assert client.fetch_local()["changes"] == []
+
+
+@pytest.mark.parametrize("writes", [1, 2, 5])
+def test_a_copy_that_pushes_without_a_pull_is_told_and_loses_no_write(server, client, disk, writes):
+    """Whether it wrote as much as the other copy, less or more, and although it wrote before the other one pushed."""
+    add(server, 1)
+    client.sync(server)
+    clone = disk.clone(client, "clone")
+    mine = list(range(100, 100 + writes))
+    for id in mine:
+        add(client, id)
+    add(clone, 2)
+    add(clone, 3)
+    clone.push(server)
+    with sync_error("EpochMismatch"):
+        client.push(server)
+    client.sql("SELECT sync_regenerate_origin()")
+    begin_resync(client)
+    settle(server, client, rounds=2)
+    assert ids(client) == ids(server) == [1, 2, 3, *mine]
+
+
+def test_a_push_that_comes_late_or_twice_is_no_copy(server, client):
+    batches = []
+    for id in range(1, 6):
+        add(client, id)
+        batches.append(client.fetch_local_text(size=1 + id % 3))
+    for batch in (batches[2], batches[0], batches[4], batches[1], batches[3], batches[4]):
+        server.apply(batch)
+    client.sync(server)
+    assert ids(client) == ids(server) == [1, 2, 3, 4, 5] and equal(server, client)
