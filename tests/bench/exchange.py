@@ -3,6 +3,7 @@
 from measure import Samples, rate_line
 from orders import (
     UPDATE,
+    UPSERT,
     filled_database,
     insert_all,
     new_database,
@@ -18,7 +19,10 @@ APPLY_GOAL, AGAIN_GOAL, FETCH_GOAL, HASH_GOAL = 100_000, 350_000, 500_000, 350_0
 
 
 def apply(folder, driver, count, runs):
-    """Batches of 1,000 into an empty replica, as a pull and as a push; the same again; and updates of rows that are there."""
+    """Batches of 1,000 into an empty replica, as a pull and as a push; the same again; and updates of rows that are there.
+
+    Beside them what bounds them: the rows alone, written by an upsert into a table that is not tracked.
+    """
     rows, samples = random_orders(count), Samples()
     with new_database(folder / "source.db", driver) as source:
         insert_all(source, rows)
@@ -36,7 +40,12 @@ def apply(folder, driver, count, runs):
             for name in ("push", "push again"):
                 apply_all(replica, name, pushes, samples)
             assert replica.value("SELECT count(*) FROM orders") == count
+        with new_database(folder / "plain.db", driver, tracked=False) as replica, samples.of("plain"):
+            for first in range(0, count, BATCH):
+                with replica.transaction():
+                    replica.many(UPSERT, rows[first : first + BATCH])
     lines = (
+        ("plain", "the rows alone, upserted into an untracked table", None),
         ("pull", "apply: pull into an empty replica", APPLY_GOAL),
         ("pull again", "apply: the same pull again", AGAIN_GOAL),
         ("updates", "apply: pull of updates to rows that are there", None),
@@ -77,13 +86,21 @@ def fetch(folder, driver, short, long, runs):
 
 
 def hash_rows(folder, driver, count, runs):
-    samples, path = Samples(), folder / "hash.db"
-    filled_database(path, driver, count)
-    with Replica(path, driver) as replica:
-        for _ in range(runs):
-            with samples.of("hash"):
-                replica.hash("orders")
-    return [rate_line(f"hash, {count:,} rows", driver, count, samples.median("hash"), HASH_GOAL, "rows")]
+    """A long table whose keys are in the order of its rows, and a shorter one whose keys are random, as uuids are."""
+    samples, paths = Samples(), {"in order": folder / "hash.db", "random": folder / "random.db"}
+    counts = {"in order": count, "random": count // 4}
+    filled_database(paths["in order"], driver, count)
+    with new_database(paths["random"], driver) as replica:
+        insert_all(replica, random_orders(counts["random"]))
+    for keys, path in paths.items():
+        with Replica(path, driver) as replica:
+            for _ in range(runs):
+                with samples.of(keys):
+                    replica.hash("orders")
+    return [
+        rate_line(f"hash, {counts[keys]:,} rows, keys {keys}", driver, counts[keys], samples.median(keys), HASH_GOAL, "rows")
+        for keys in paths
+    ]
 
 
 def conflicting(folder, driver, count, runs):

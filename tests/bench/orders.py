@@ -15,6 +15,10 @@ SCHEMA = (
     " note TEXT, created_at TEXT)"
 )
 INSERT = "INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?, ?)"
+UPSERT = (
+    f"{INSERT} ON CONFLICT (id) DO UPDATE SET customer = excluded.customer, status = excluded.status,"
+    " total = excluded.total, qty = excluded.qty, note = excluded.note, created_at = excluded.created_at"
+)
 UPDATE = "UPDATE orders SET qty = qty + 1 WHERE id = ?"
 DELETE = "DELETE FROM orders WHERE id = ?"
 
