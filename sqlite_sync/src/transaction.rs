@@ -1,7 +1,7 @@
 //! Nested units of work: a transaction outside, savepoints inside.
 
 use crate::error::engine;
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 use sync_shared::Result;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -40,15 +40,27 @@ impl Transactions {
             (Level::Savepoint, false) => format!("ROLLBACK TO sync_{name}; RELEASE sync_{name}"),
         };
         let lost = connection.is_autocommit();
-        if keep || !lost {
-            connection.execute_batch(&statement).map_err(engine)?;
+        let ended = match keep || !lost {
+            true => connection.execute_batch(&statement).inspect_err(|_| forget_pages(connection)).map_err(engine),
+            false => Ok(()),
+        };
+        // A rollback that fails is the affair of what is around it: SQLite has undone that as well, or its own rollback will.
+        if ended.is_ok() || !keep {
+            self.open.pop();
         }
-        self.open.pop();
-        Ok(())
+        ended
     }
 
     /// Has something (a trigger's RAISE(ROLLBACK)) ended the transaction behind our back?
     pub fn is_lost(&self, connection: &Connection) -> bool {
         !self.open.is_empty() && connection.is_autocommit()
     }
+}
+
+/// Has SQLite read every page anew. Where a rollback met an error of the disk it may keep pages that were to be undone, for as long as
+/// the statement runs that has called us.
+#[allow(unsafe_code)]
+fn forget_pages(connection: &Connection) {
+    // SAFETY: the handle is that of an open connection.
+    unsafe { ffi::sqlite3_db_release_memory(connection.handle()) };
 }
