@@ -25,6 +25,7 @@ mod refresh;
 mod track;
 mod untracked;
 
+mod wire;
 mod batch;
 mod change;
 mod fetch;
