@@ -197,6 +197,30 @@ impl Host for SqliteHost<'_> {
         log::head(self)
     }
 
+    fn tip(&mut self) -> Result<i64> {
+        log::head(self)
+    }
+
+    fn writes_alone(&self) -> bool {
+        true
+    }
+
+    fn lock_rows(&mut self, _catalog: &Catalog, _rows: &[(usize, &[Value])]) -> Result<()> {
+        Ok(())
+    }
+
+    fn lock_tables(&mut self, _catalog: &Catalog) -> Result<()> {
+        Ok(())
+    }
+
+    fn narrows(&mut self) -> bool {
+        false
+    }
+
+    fn may_read(&mut self, _table: &Table) -> Result<bool> {
+        Ok(true)
+    }
+
     fn clock(&mut self) -> Result<i64> {
         flush_labels(self)?;
         log::clock(self)

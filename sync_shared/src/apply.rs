@@ -141,7 +141,7 @@ fn apply_decoded(host: &mut dyn Host, mut batch: Batch<'_>, options: ApplyOption
         }
     }
     let head = host.head()?;
-    if !session.extra_entries && !session.resync && head > before {
+    if host.writes_alone() && !session.extra_entries && !session.resync && head > before {
         // Every entry since came from this neighbour.
         set_folded(host, peer.id, head)?;
     }
@@ -158,6 +158,7 @@ fn end_pull(host: &mut dyn Host, state: &State, batch: &Batch<'_>, to: i64) -> R
 
 /// All that the server has is here: makes it this replica's.
 fn end_resync(host: &mut dyn Host, session: &mut Session<'_>, peer: &Peer, answer: &mut Answer) -> Result<()> {
+    host.lock_tables(&session.catalog)?;
     // What of the server's had been refused is among it, or is gone there.
     rejection::remove_all_of(host, UPSTREAM)?;
     let mut applied = 0;

@@ -73,7 +73,8 @@ impl Catalog {
 
     /// The tracked table that a caller of this database means.
     pub fn by_name(&self, host: &mut dyn Host, name: &str) -> Result<usize> {
-        let here = self.tracked().find(|(_, t)| t.table_name.eq_ignore_ascii_case(name)).map(|(index, _)| index);
+        let exact = self.tracked().find(|(_, t)| t.table_name == name);
+        let here = exact.or_else(|| self.tracked().find(|(_, t)| t.table_name.eq_ignore_ascii_case(name))).map(|(index, _)| index);
         match here.or_else(|| self.by_wire_name(name)) {
             Some(index) => Ok(index),
             None => Err(missing_table(host, name)?),

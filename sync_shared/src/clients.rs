@@ -33,8 +33,8 @@ pub fn register_client(host: &mut dyn Host, origin_id: &str, last_sync_version: 
         let now = stamp::format(host.now());
         host.execute(
             "INSERT INTO _sync_clients (origin_id, last_sync_version, last_sync_timestamp, created_at) VALUES (?1, ?2, ?3, ?3) \
-             ON CONFLICT (origin_id) DO UPDATE SET last_sync_version = max(last_sync_version, excluded.last_sync_version), \
-             last_sync_timestamp = excluded.last_sync_timestamp",
+             ON CONFLICT (origin_id) DO UPDATE SET last_sync_version = CASE WHEN excluded.last_sync_version > _sync_clients.last_sync_version \
+             THEN excluded.last_sync_version ELSE _sync_clients.last_sync_version END, last_sync_timestamp = excluded.last_sync_timestamp",
             &[ValueRef::Text(&origin), ValueRef::Integer(version), ValueRef::Text(&now)],
         )?;
         let client = clients(host)?.into_iter().find(|c| c.origin_id == origin);

@@ -6,7 +6,7 @@ use crate::catalog::Catalog;
 use crate::change::{ChangeHead, Operation, write_tail};
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
-use crate::host::{Host, LogEntry, LogRange};
+use crate::host::{Host, LogEntry, LogRange, LogText};
 use crate::receive::received_version;
 use crate::rejection;
 use crate::stamp;
@@ -26,14 +26,16 @@ const PIECE: usize = 16 * 1024;
 /// Errors: `InvalidArgument`, `FullResyncRequired` if the cursor is below the purge horizon and not 0.
 pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, exclude_origin: Option<&str>) -> Result<String> {
     let (state, catalog) = Catalog::open(host)?;
-    let plan = Plan::new(host, &state, from_version, batch_size, exclude_origin)?;
+    let plan = Plan::new(host, (&state, &catalog), from_version, batch_size, exclude_origin)?;
     let (from, head) = (plan.from, host.head()?);
     let mut writer = ChangeWriter::new(host)?;
     let mut excluded = String::new();
     let (mut to_version, mut has_more) = (from.version, false);
     let mut to_anchor: Option<(i64, i64)> = None;
     host.read_log(&catalog, LogRange { upto: head, ..LogRange::after(from.version) }, &mut |entry| {
-        if plan.excludes(entry) {
+        if plan.hides(entry) {
+            // The cursor passes it.
+        } else if plan.excludes(entry) {
             write_excluded(&mut excluded, (entry.version, entry.operation, entry.stamp), &entry.row_hash()?);
         } else if writer.count >= plan.batch_size || writer.out.len() >= FULL_BYTES {
             has_more = true;
@@ -125,11 +127,12 @@ pub fn visit_changes(
     visit: &mut dyn FnMut(VisibleChange<'_>),
 ) -> Result<()> {
     let (state, catalog) = Catalog::open(host)?;
-    let plan = Plan::new(host, &state, from_version, batch_size, exclude_origin)?;
+    let plan = Plan::new(host, (&state, &catalog), from_version, batch_size, exclude_origin)?;
     let origins = origin_names(host)?;
     let mut count = 0;
-    host.read_log(&catalog, LogRange::after(plan.from.version), &mut |entry| {
-        if plan.excludes(entry) {
+    let head = host.head()?;
+    host.read_log(&catalog, LogRange { upto: head, ..LogRange::after(plan.from.version) }, &mut |entry| {
+        if plan.hides(entry) || plan.excludes(entry) {
             return Ok(true);
         }
         let mut change = VisibleChange {
@@ -164,10 +167,12 @@ struct Plan {
     batch_size: usize,
     /// Id in `_sync_origins`.
     exclude: Option<i64>,
+    /// Tables that the caller may not read.
+    hidden: Vec<i64>,
 }
 
 impl Plan {
-    fn new(host: &mut dyn Host, state: &State, from: i64, batch_size: i64, exclude: Option<&str>) -> Result<Plan> {
+    fn new(host: &mut dyn Host, (state, catalog): (&State, &Catalog), from: i64, batch_size: i64, exclude: Option<&str>) -> Result<Plan> {
         let batch_size = checked_batch_size(batch_size)?;
         if from < 0 {
             return Err(Error::argument(format!("version {from} is negative")));
@@ -181,7 +186,17 @@ impl Plan {
                 known_origin(host, &origin)?
             }
         };
-        Ok(Plan { from, batch_size, exclude })
+        let mut hidden = Vec::new();
+        for table in &catalog.tables {
+            if !host.may_read(table)? {
+                hidden.push(table.id);
+            }
+        }
+        Ok(Plan { from, batch_size, exclude, hidden })
+    }
+
+    fn hides(&self, entry: &LogEntry<'_>) -> bool {
+        !self.hidden.is_empty() && self.hidden.contains(&entry.table.id)
     }
 
     fn excludes(&self, entry: &LogEntry<'_>) -> bool {
@@ -271,6 +286,11 @@ impl ChangeWriter {
 
 /// Appends a payload as it is to `plain`, and as it stands in a JSON string to `escaped`.
 fn write_payload_twice(entry: &LogEntry<'_>, plain: &mut String, escaped: &mut String) -> Result<()> {
+    if let Some(LogText { payload: Some(payload), .. }) = entry.text {
+        plain.push_str(payload);
+        write_escaped(escaped, payload);
+        return Ok(());
+    }
     let mut lead = "{";
     for (column, definition) in entry.table.columns.iter().enumerate() {
         let Some(value) = entry.fields.value(column)? else { continue };

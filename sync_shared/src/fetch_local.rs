@@ -17,13 +17,13 @@ pub fn fetch_local_changes(host: &mut dyn Host, batch_size: i64) -> Result<Strin
     in_transaction(host, |host| {
         let (state, catalog) = Catalog::open(host)?;
         let peer = Peer::upstream(host, &state)?;
+        let head = host.head()?;
         fold(host, &catalog, &peer)?;
-        let mut unseen = unseen_versions(host, state.last_push_version, batch_size + 1)?;
+        let mut unseen = unseen_versions(host, (state.last_push_version, head), batch_size + 1)?;
         let has_more = unseen.len() > batch_size;
         unseen.truncate(batch_size);
         let mut writer = ChangeWriter::new(host)?;
         write_entries(host, &catalog, &unseen, &mut writer)?;
-        let head = host.head()?;
         let to_version = match (has_more, unseen.last()) {
             (true, Some(last)) => last.version,
             _ => head,
@@ -117,12 +117,12 @@ struct Unseen {
     seen_version: Option<i64>,
 }
 
-fn unseen_versions(host: &mut dyn Host, after: i64, limit: usize) -> Result<Vec<Unseen>> {
+fn unseen_versions(host: &mut dyn Host, (after, upto): (i64, i64), limit: usize) -> Result<Vec<Unseen>> {
     let mut unseen = Vec::new();
     host.query(
         "SELECT u.version, (SELECT min(r.version) - 1 FROM _sync_rejections AS r WHERE r.row_hash = u.row_hash AND r.via = u.peer) \
-         FROM _sync_unseen AS u WHERE u.peer = ?1 AND u.version > ?2 AND u.won = 0 ORDER BY u.version LIMIT ?3",
-        &[ValueRef::Integer(UPSTREAM), ValueRef::Integer(after), ValueRef::Integer(limit as i64)],
+         FROM _sync_unseen AS u WHERE u.peer = ?1 AND u.version > ?2 AND u.version <= ?3 AND u.won = 0 ORDER BY u.version LIMIT ?4",
+        &[ValueRef::Integer(UPSTREAM), ValueRef::Integer(after), ValueRef::Integer(upto), ValueRef::Integer(limit as i64)],
         &mut |row| {
             let seen_version = match row.value(1)? {
                 ValueRef::Integer(version) => Some(version),

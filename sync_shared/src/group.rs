@@ -17,6 +17,7 @@ use crate::rejection::{NeighbourRow, Reason, WAITS_FOR_PARENT};
 use crate::session::Session;
 use crate::table::RowHash;
 use crate::unseen::{Peer, forget, mark_won};
+use crate::value::Value;
 use std::collections::{HashMap, HashSet};
 
 /// A change that is to be applied.
@@ -96,6 +97,10 @@ pub fn apply_group(host: &mut dyn Host, session: &mut Session<'_>, items: &[Item
             (Ok(()), Ok(violations)) => (violations, attempt.touched, attempt.outcomes),
             (Err(error), _) | (_, Err(error)) => {
                 host.end(false)?;
+                if host.narrows() {
+                    session.newest = newest;
+                    continue;
+                }
                 return Err(error);
             }
         };
@@ -164,6 +169,8 @@ struct Attempt<'i, 'a> {
 
 impl Attempt<'_, '_> {
     fn run(&mut self, host: &mut dyn Host, session: &mut Session<'_>) -> Result<()> {
+        let rows: Vec<(usize, &[Value])> = self.items.iter().map(|item| (item.table, item.bound.key.as_slice())).collect();
+        host.lock_rows(&session.catalog, &rows)?;
         session.fold_all(host, self.items)?;
         session.entries = find_entries(host, session, self.items)?;
         find_ancestors(host, session, self.items)?;
@@ -189,6 +196,14 @@ impl Attempt<'_, '_> {
         }
     }
 
+    /// Another writer has made the row meanwhile.
+    fn plan_again(&self, host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>) -> Result<Plan> {
+        host.lock_rows(&session.catalog, &[(item.table, item.bound.key.as_slice())])?;
+        session.fold_all(host, self.items)?;
+        session.entries = find_entries(host, session, self.items)?;
+        plan(host, session, item)
+    }
+
     fn try_item(&mut self, host: &mut dyn Host, session: &mut Session<'_>, index: usize) -> Result<Outcome> {
         if let Some(reason) = self.out.get(&index) {
             return Ok(Outcome::Waits(reason.clone()));
@@ -201,17 +216,20 @@ impl Attempt<'_, '_> {
         if !self.waiting.is_empty() && self.waiting.contains(&item.neighbour_row(&session.catalog)?) {
             return Ok(Outcome::Waits(Reason::queued()));
         }
-        let plan = plan(host, session, item)?;
-        let written = match write(host, session, item, &plan) {
-            Ok(written) => written,
-            Err(RowFailure::Refused { kind, code, message }) => {
-                return Ok(Outcome::Waits(Reason { kind, code, message, waits_for: None }));
+        let mut plan = plan(host, session, item)?;
+        let written = loop {
+            match write(host, session, item, &plan) {
+                Ok(written) => break written,
+                Err(RowFailure::Overtaken) => plan = self.plan_again(host, session, item)?,
+                Err(RowFailure::Refused { kind, code, message }) => {
+                    return Ok(Outcome::Waits(Reason { kind, code, message, waits_for: None }));
+                }
+                Err(RowFailure::Lost(error)) => {
+                    session.condemned.insert((item.peer.id, item.change.version), Reason::of_engine(&error));
+                    return Err(Error::Engine(error));
+                }
+                Err(RowFailure::Fatal(error)) => return Err(error),
             }
-            Err(RowFailure::Lost(error)) => {
-                session.condemned.insert((item.peer.id, item.change.version), Reason::of_engine(&error));
-                return Err(Error::Engine(error));
-            }
-            Err(RowFailure::Fatal(error)) => return Err(error),
         };
         if let Some(conflict) = &plan.conflict {
             conflict.record(host)?;

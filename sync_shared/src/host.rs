@@ -44,6 +44,14 @@ pub trait Fields {
     fn value(&self, column: usize) -> Result<Option<ValueRef<'_>>>;
 }
 
+/// A log entry's row as the JSON text that a batch has, where the log holds it so.
+#[derive(Clone, Copy)]
+pub struct LogText<'a> {
+    pub pk_value: &'a str,
+    /// None for a delete.
+    pub payload: Option<&'a str>,
+}
+
 /// One entry of the log.
 pub struct LogEntry<'a> {
     pub version: i64,
@@ -56,6 +64,7 @@ pub struct LogEntry<'a> {
     /// The neighbour that delivered it; None for a local change.
     pub via: Option<i64>,
     pub contested: bool,
+    pub text: Option<LogText<'a>>,
     pub fields: &'a dyn Fields,
 }
 
@@ -69,11 +78,19 @@ impl LogEntry<'_> {
     }
 
     pub fn write_key(&self, out: &mut String) -> Result<()> {
-        self.table.write_key(out, |c| self.key_value(c))
+        match self.text {
+            Some(LogText { pk_value, .. }) => out.push_str(pk_value),
+            None => self.table.write_key(out, |c| self.key_value(c))?,
+        }
+        Ok(())
     }
 
     pub fn write_payload(&self, out: &mut String) -> Result<()> {
-        self.table.write_row(out, |c| self.fields.value(c))
+        match self.text {
+            Some(LogText { payload: Some(payload), .. }) => out.push_str(payload),
+            _ => self.table.write_row(out, |c| self.fields.value(c))?,
+        }
+        Ok(())
     }
 
     /// The entry as a change; `origin` is the name of its origin.
@@ -143,6 +160,8 @@ pub enum RowFailure {
     Refused { kind: &'static str, code: String, message: String },
     /// A trigger ended the whole transaction over this row.
     Lost(EngineError),
+    /// Another writer made the row after it was looked at: it has to be judged again.
+    Overtaken,
     /// The whole call has to fail.
     Fatal(Error),
 }
@@ -262,6 +281,25 @@ pub trait Host {
 
     /// The highest version that is settled: no open transaction can still add one at or below it.
     fn head(&mut self) -> Result<i64>;
+
+    /// The highest version that can be read now, settled or not.
+    fn tip(&mut self) -> Result<i64>;
+
+    /// Does a unit of work keep every other writer out?
+    fn writes_alone(&self) -> bool;
+
+    /// Keeps other writers from changing these rows (index of the table, key) until the transaction ends.
+    /// What they wrote before can be read from then on.
+    fn lock_rows(&mut self, catalog: &Catalog, rows: &[(usize, &[Value])]) -> Result<()>;
+
+    /// Keeps other writers away from every tracked table until the transaction ends.
+    fn lock_tables(&mut self, catalog: &Catalog) -> Result<()>;
+
+    /// A unit of work has just failed and was undone. Is it worth doing again, row by row?
+    fn narrows(&mut self) -> bool;
+
+    /// May the caller read every synced column of a table?
+    fn may_read(&mut self, table: &Table) -> Result<bool>;
 
     /// The local clock: the wall clock, but never below anything this replica has seen. Milliseconds since 1970.
     fn clock(&mut self) -> Result<i64>;

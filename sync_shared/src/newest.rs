@@ -57,7 +57,7 @@ pub struct NewestEntries {
 
 impl NewestEntries {
     pub fn find(host: &mut dyn Host, catalog: &Catalog, wanted: &HashMap<RowHash, Wanted>) -> Result<NewestEntries> {
-        let read_to = host.head()?;
+        let read_to = host.tip()?;
         let mut rows: HashMap<RowHash, Option<Known>> = wanted.keys().map(|row| (*row, None)).collect();
         let floor = wanted.values().map(|w| w.above).min().unwrap_or(i64::MAX);
         let mut missing = rows.len();
@@ -85,16 +85,16 @@ impl NewestEntries {
 
     /// The newest entry of a row that was looked for.
     pub fn of(&mut self, host: &mut dyn Host, catalog: &Catalog, row: &RowHash) -> Result<Option<Known>> {
-        let head = host.head()?;
-        if head > self.read_to {
+        let tip = host.tip()?;
+        if tip > self.read_to {
             let rows = &mut self.rows;
-            host.read_log(catalog, LogRange { upto: head, ..LogRange::after(self.read_to) }, &mut |entry| {
+            host.read_log(catalog, LogRange { upto: tip, ..LogRange::after(self.read_to) }, &mut |entry| {
                 if let Some(known) = rows.get_mut(&entry.row_hash()?) {
                     *known = Some(Known::of(entry));
                 }
                 Ok(true)
             })?;
-            self.read_to = head;
+            self.read_to = tip;
         }
         Ok(self.rows.get(row).copied().flatten())
     }

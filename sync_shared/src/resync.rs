@@ -220,6 +220,7 @@ fn remove_rows(host: &mut dyn Host, catalog: &Catalog, peer: &Peer, rows: Vec<(u
                 Err(RowFailure::Refused { .. }) => refused.push(place),
                 Err(RowFailure::Fatal(error)) => return give_up(host, error),
                 Err(RowFailure::Lost(error)) => return give_up(host, Error::Engine(error)),
+                Err(RowFailure::Overtaken) => return give_up(host, Error::corrupt("a locked table that another writer changed")),
             }
         }
         let violations = host.violations(catalog, &touched);

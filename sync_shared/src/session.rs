@@ -118,7 +118,7 @@ impl<'s> Session<'s> {
         for (&origin, &stamp) in &self.newest {
             if self.stored_newest.get(&origin) != Some(&stamp) {
                 host.execute(
-                    "UPDATE _sync_origins SET newest_stamp = max(newest_stamp, ?2) WHERE id = ?1",
+                    "UPDATE _sync_origins SET newest_stamp = ?2 WHERE id = ?1 AND newest_stamp < ?2",
                     &[ValueRef::Integer(origin), ValueRef::Integer(stamp)],
                 )?;
             }

@@ -3,7 +3,7 @@
 use crate::canonical::canonical_json;
 use crate::catalog::Catalog;
 use crate::change::Operation;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fetch::checked_batch_size;
 use crate::host::{Host, LogEntry, LogRange, in_transaction};
 use crate::stamp;
@@ -89,6 +89,10 @@ pub fn poll(host: &mut dyn Host, subscription_id: &str, batch_size: i64) -> Resu
         let subscription = Subscription::load(host, subscription_id)?;
         let table = catalog.by_wire_name(&subscription.table_name).map(|index| &catalog.tables[index]);
         let table = table.ok_or_else(|| Error::not_tracked(&subscription.table_name))?;
+        if !host.may_read(table)? {
+            let message = format!("you may not read table {:?}", table.table_name);
+            return Err(Error::new(Kind::PermissionDenied, message));
+        }
         let from = subscription.served_version;
         let head = host.head()?;
         let origins = origin_names(host)?;

@@ -69,6 +69,8 @@ pub enum Storage {
     Real,
     /// Values stay what they are.
     Any,
+    /// A type of its own, which decides for itself: values keep the form that the portable type has in JSON.
+    Typed,
 }
 
 /// Which texts a key column holds to be equal.

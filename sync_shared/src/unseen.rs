@@ -70,11 +70,12 @@ pub struct Unseen {
 
 /// Brings `_sync_unseen` up to the log's end for a neighbour. True if it holds anything.
 pub fn fold(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<bool> {
-    let head = host.head()?;
-    let mut folded = drop_seen(host, peer)?;
+    // What is not settled yet is folded as well, and once more when it is: between the two a smaller version may still appear.
+    let (head, tip) = (host.head()?, host.tip()?);
+    let before = drop_seen(host, peer)?;
+    let mut folded = before;
     let mut any = holds_any(host, peer.id)?;
-    let mut moved = false;
-    while folded < head {
+    while folded < tip {
         let mut steps: Vec<(RowHash, i64, Step)> = Vec::new();
         let mut last = folded;
         host.read_log(catalog, LogRange::after(folded), &mut |entry| {
@@ -100,11 +101,10 @@ pub fn fold(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<bool>
             }
             any = true;
         }
-        folded = if done { head } else { last };
-        moved = true;
+        folded = if done { tip } else { last };
     }
-    if moved {
-        set_folded(host, peer.id, folded)?;
+    if folded > before {
+        set_folded(host, peer.id, folded.min(head).max(before))?;
         any = any && holds_any(host, peer.id)?;
     }
     Ok(any)

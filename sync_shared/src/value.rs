@@ -83,6 +83,9 @@ pub fn write_canonical(out: &mut String, value: ValueRef<'_>, portable: Portable
 ///
 /// `raw` is the member's JSON text. The error is a sentence for `_sync_rejections`.
 pub fn value_for_column(raw: &str, column: &Column) -> Result<Value, String> {
+    if column.storage == Storage::Typed {
+        return typed_value(raw, column);
+    }
     match raw.as_bytes().first() {
         Some(b'n') => Ok(Value::Null),
         Some(b't') => text_or_integer(1, column),
@@ -116,7 +119,7 @@ fn text_or_integer(bit: i64, column: &Column) -> Result<Value, String> {
     match column.storage {
         Storage::Text => Ok(Value::Text(bit.to_string())),
         Storage::Real => Ok(Value::Real(bit as f64)),
-        Storage::Number | Storage::Any => Ok(Value::Integer(bit)),
+        Storage::Number | Storage::Any | Storage::Typed => Ok(Value::Integer(bit)),
     }
 }
 
@@ -158,21 +161,21 @@ fn inexact(raw: &str, column: &Column) -> String {
     format!("column {:?} cannot hold {shown} exactly", column.name)
 }
 
+/// A value that JSON has no form of its own for.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+enum Tagged {
+    #[serde(rename = "$blob")]
+    Blob(String),
+    #[serde(rename = "$real")]
+    Real(String),
+    #[serde(rename = "$decimal")]
+    Decimal(String),
+}
+
 fn tagged_value(raw: &str, column: &Column) -> Result<Value, String> {
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    enum Tagged {
-        #[serde(rename = "$blob")]
-        Blob(String),
-        #[serde(rename = "$real")]
-        Real(String),
-        #[serde(rename = "$decimal")]
-        Decimal(String),
-    }
     match serde_json::from_str(raw) {
-        Ok(Tagged::Blob(hex)) => {
-            decode_hex(&hex).map(Value::Blob).ok_or_else(|| format!("column {:?}: {hex:?} is not hexadecimal", column.name))
-        }
+        Ok(Tagged::Blob(hex)) => blob_of(&hex, column),
         Ok(Tagged::Real(name)) if column.storage != Storage::Text && name == "Infinity" => Ok(Value::Real(f64::INFINITY)),
         Ok(Tagged::Real(name)) if column.storage != Storage::Text && name == "-Infinity" => {
             Ok(Value::Real(f64::NEG_INFINITY))
@@ -180,13 +183,68 @@ fn tagged_value(raw: &str, column: &Column) -> Result<Value, String> {
         Ok(Tagged::Real(name) | Tagged::Decimal(name)) => {
             Err(format!("column {:?} cannot hold the number {name}", column.name))
         }
-        Err(_) => match object_members(raw) {
-            Ok(members) if members.iter().any(|(name, _)| name.starts_with('$')) => {
-                Err(format!("column {:?} cannot hold a value of an unknown kind", column.name))
-            }
-            Ok(_) => nested_json(raw, column),
-            Err(why) => Err(format!("column {:?}: {why}", column.name)),
+        Err(_) => {
+            refuse_unknown_tag(raw, column)?;
+            nested_json(raw, column)
+        }
+    }
+}
+
+/// For a column whose type decides for itself what it takes: the value in the portable type's form where the text has it.
+fn typed_value(raw: &str, column: &Column) -> Result<Value, String> {
+    match raw.as_bytes().first() {
+        Some(b'n') => Ok(Value::Null),
+        Some(b't') => Ok(Value::Integer(1)),
+        Some(b'f') => Ok(Value::Integer(0)),
+        Some(b'"') => match serde_json::from_str(raw) {
+            Ok(Str(text)) => Ok(Value::Text(text.into_owned())),
+            Err(error) => Err(format!("column {:?}: {error}", column.name)),
         },
+        Some(b'{') => match serde_json::from_str(raw) {
+            Ok(Tagged::Blob(hex)) => blob_of(&hex, column),
+            Ok(Tagged::Decimal(name)) => Ok(Value::Text(name)),
+            Ok(Tagged::Real(name)) => match name.as_str() {
+                "Infinity" => Ok(Value::Real(f64::INFINITY)),
+                "-Infinity" => Ok(Value::Real(f64::NEG_INFINITY)),
+                "NaN" => Ok(Value::Real(f64::NAN)),
+                _ => Err(format!("column {:?} cannot hold the number {name}", column.name)),
+            },
+            Err(_) => {
+                refuse_unknown_tag(raw, column)?;
+                Ok(Value::Text(raw.to_owned()))
+            }
+        },
+        Some(b'[') => Ok(Value::Text(raw.to_owned())),
+        _ if column.portable == Portable::Decimal => Ok(Value::Text(raw.to_owned())),
+        _ => typed_number(raw, column),
+    }
+}
+
+fn typed_number(raw: &str, column: &Column) -> Result<Value, String> {
+    let canonical = canonical_number(raw).ok_or_else(|| inexact(raw, column))?;
+    if column.portable != Portable::Real
+        && let Ok(integer) = canonical.parse()
+    {
+        return Ok(Value::Integer(integer));
+    }
+    let real: f64 = raw.parse().map_err(|_| inexact(raw, column))?;
+    match real.is_finite() && canonical_number(ryu::Buffer::new().format_finite(real)) == Some(canonical) {
+        true => Ok(Value::Real(real)),
+        false => Err(inexact(raw, column)),
+    }
+}
+
+fn blob_of(hex: &str, column: &Column) -> Result<Value, String> {
+    decode_hex(hex).map(Value::Blob).ok_or_else(|| format!("column {:?}: {hex:?} is not hexadecimal", column.name))
+}
+
+fn refuse_unknown_tag(raw: &str, column: &Column) -> Result<(), String> {
+    match object_members(raw) {
+        Ok(members) if members.iter().any(|(name, _)| name.starts_with('$')) => {
+            Err(format!("column {:?} cannot hold a value of an unknown kind", column.name))
+        }
+        Ok(_) => Ok(()),
+        Err(why) => Err(format!("column {:?}: {why}", column.name)),
     }
 }
 
