@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension};
 use std::collections::HashMap;
 use std::rc::Rc;
 use sync_shared::{
-    CaptureState, Catalog, Description, Error, GroupRows, Host, Label, LogEntry, LogRange, Operation, Result, Row, RowFailure, Table, Touched,
+    CaptureState, Catalog, Description, Error, GroupRows, Host, Label, LogEntry, LogRange, Operation, Result, Row, RowFailure, Table, Target, Touched,
     Value, ValueRef, Violation, Written,
 };
 
@@ -205,7 +205,7 @@ impl Host for SqliteHost<'_> {
         true
     }
 
-    fn lock_rows(&mut self, _catalog: &Catalog, _rows: &[(usize, &[Value])]) -> Result<()> {
+    fn lock_rows(&mut self, _catalog: &Catalog, _rows: &[Target<'_>]) -> Result<()> {
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::batch::BatchKind;
 use crate::catalog::Catalog;
 use crate::change::{Change, Operation};
 use crate::error::{Error, Result};
-use crate::host::{GroupRows, Host, Label, RowFailure, Touched, Written, try_in_transaction};
+use crate::host::{GroupRows, Host, Label, RowFailure, Target, Touched, Written, try_in_transaction};
 use crate::newest::Wanted;
 use crate::payload::Bound;
 use crate::plan::{Action, Plan, find_ancestors, find_entries, plan};
@@ -17,7 +17,6 @@ use crate::rejection::{NeighbourRow, Reason, WAITS_FOR_PARENT};
 use crate::session::Session;
 use crate::table::RowHash;
 use crate::unseen::{Peer, forget, mark_won};
-use crate::value::Value;
 use std::collections::{HashMap, HashSet};
 
 /// A change that is to be applied.
@@ -55,6 +54,10 @@ impl Item<'_> {
     pub fn is_in_order(&self, newest: i64) -> bool {
         let by_server = self.direction == BatchKind::Pull && (self.retried || self.change.contested);
         by_server || self.change.stamp >= newest
+    }
+
+    fn target(&self) -> Target<'_> {
+        Target { table: self.table, key: &self.bound.key, operation: self.change.operation }
     }
 }
 
@@ -169,7 +172,7 @@ struct Attempt<'i, 'a> {
 
 impl Attempt<'_, '_> {
     fn run(&mut self, host: &mut dyn Host, session: &mut Session<'_>) -> Result<()> {
-        let rows: Vec<(usize, &[Value])> = self.items.iter().map(|item| (item.table, item.bound.key.as_slice())).collect();
+        let rows: Vec<Target<'_>> = self.items.iter().map(Item::target).collect();
         host.lock_rows(&session.catalog, &rows)?;
         session.fold_all(host, self.items)?;
         session.entries = find_entries(host, session, self.items)?;
@@ -198,7 +201,7 @@ impl Attempt<'_, '_> {
 
     /// Another writer has made the row meanwhile.
     fn plan_again(&self, host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>) -> Result<Plan> {
-        host.lock_rows(&session.catalog, &[(item.table, item.bound.key.as_slice())])?;
+        host.lock_rows(&session.catalog, &[item.target()])?;
         session.fold_all(host, self.items)?;
         session.entries = find_entries(host, session, self.items)?;
         plan(host, session, item)

@@ -195,6 +195,15 @@ pub struct GroupRows<'a> {
     pub whole: bool,
 }
 
+/// A row that is about to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Index into the catalogue's tables.
+    pub table: usize,
+    pub key: &'a [Value],
+    pub operation: Operation,
+}
+
 /// A foreign key that a row still violates.
 #[derive(Clone, Debug)]
 pub struct Violation {
@@ -288,9 +297,8 @@ pub trait Host {
     /// Does a unit of work keep every other writer out?
     fn writes_alone(&self) -> bool;
 
-    /// Keeps other writers from changing these rows (index of the table, key) until the transaction ends.
-    /// What they wrote before can be read from then on.
-    fn lock_rows(&mut self, catalog: &Catalog, rows: &[(usize, &[Value])]) -> Result<()>;
+    /// Keeps other writers from changing these rows until the transaction ends. What they wrote before can be read from then on.
+    fn lock_rows(&mut self, catalog: &Catalog, rows: &[Target<'_>]) -> Result<()>;
 
     /// Keeps other writers away from every tracked table until the transaction ends.
     fn lock_tables(&mut self, catalog: &Catalog) -> Result<()>;

@@ -70,7 +70,7 @@ pub use fetch::{fetch_changes, visit_changes, VisibleChange};
 pub use fetch_local::{acknowledge_push, fetch_local_changes};
 pub use hash::{hash, hash_batch, verify_hash};
 pub use host::{
-    GroupRows, CaptureState, Fields, Host, Label, LogEntry, LogRange, LogText, Row, RowFailure, Touched, Violation, Written,
+    GroupRows, CaptureState, Fields, Host, Label, LogEntry, LogRange, LogText, Row, RowFailure, Target, Touched, Violation, Written,
 };
 pub use init::{init, regenerate_origin};
 pub use purge::{compact, purge_tombstones, safe_purge_version};
@@ -85,7 +85,7 @@ pub use sync_with::{Direction, sync_with};
 pub use table::{Column, Description, Layout, Portable, Reference, RelationKind, RowHash, Storage, Table, TextFold};
 pub use track::{track_table, untrack_table};
 pub use untracked::execute_untracked;
-pub use value::{Value, ValueRef, push_hex, value_for_column, write_canonical, write_payload};
+pub use value::{Value, ValueRef, object_members, push_hex, value_for_column, write_canonical, write_payload};
 
 /// The version of the core and of both extensions.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
