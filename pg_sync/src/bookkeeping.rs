@@ -1,0 +1,56 @@
+//! The core's SQL on our own tables, as PostgreSQL takes it: parameters `$1`, tables with their schema.
+
+use crate::spi::Parameter;
+use std::fmt::Write as _;
+use sync_shared::{Result, ValueRef};
+
+/// A statement of the core and its parameters. NULL is written out, so that it takes the type of its place.
+pub fn translate(schema: &str, sql: &str, parameters: &[ValueRef<'_>]) -> Result<(String, Vec<Parameter>)> {
+    let mut numbers = Vec::with_capacity(parameters.len());
+    let mut taken = Vec::with_capacity(parameters.len());
+    for parameter in parameters {
+        match parameter {
+            ValueRef::Null => numbers.push(None),
+            value => {
+                taken.push(Parameter::of(*value)?);
+                numbers.push(Some(taken.len()));
+            }
+        }
+    }
+    let mut out = String::with_capacity(sql.len() + 64);
+    let mut rest = sql;
+    let mut inside_word = false;
+    while let Some(character) = rest.chars().next() {
+        if character == '?' {
+            let digits = rest[1..].bytes().take_while(u8::is_ascii_digit).count();
+            let number: usize = rest[1..1 + digits].parse().unwrap_or(0);
+            match numbers.get(number.wrapping_sub(1)).copied().flatten() {
+                Some(number) => write!(out, "${number}").ok(),
+                None => write!(out, "NULL").ok(),
+            };
+            rest = &rest[1 + digits..];
+            continue;
+        }
+        if !inside_word && rest.starts_with("_sync_") {
+            out.push_str(schema);
+            out.push('.');
+        }
+        inside_word = character.is_ascii_alphanumeric() || character == '_';
+        out.push(character);
+        rest = &rest[character.len_utf8()..];
+    }
+    Ok((out, taken))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_get_their_schema_and_null_its_place() {
+        let sql = "UPDATE _sync_tables SET resolver = ?2 WHERE idx_sync_x = ?1 AND _sync_tables.name = 'a'";
+        let (text, parameters) = translate("\"s\"", sql, &[ValueRef::Integer(1), ValueRef::Null]).expect("it is translated");
+        assert_eq!(text, "UPDATE \"s\"._sync_tables SET resolver = NULL WHERE idx_sync_x = $1 AND \"s\"._sync_tables.name = 'a'");
+        assert_eq!(parameters.len(), 1);
+    }
+}

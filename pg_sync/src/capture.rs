@@ -1,0 +1,168 @@
+//! Capture: one trigger function for every tracked table. It appends the row as JSON to the log, in the writer's own transaction.
+//!
+//! It needs no right on the log, depends on no setting of the session, and is cheap: what it has to know of a table is kept until the
+//! table changes. The argument of the trigger is the table's id in `_sync_tables`.
+#![allow(unsafe_code)]
+
+use crate::append::{Entry, append};
+use crate::captured::Captured;
+use crate::definer::Definer;
+use crate::error::raise;
+use crate::extension::Extension;
+use crate::pending;
+use crate::quote::{list, owned, qualified};
+use crate::spi::{self, Session, View};
+use pgrx::pg_sys::{self, Datum, HeapTuple, TriggerData};
+use pgrx::prelude::*;
+use std::rc::Rc;
+use sync_shared::{Error, Operation, Result};
+
+/// The calling convention of [`sync_capture`].
+#[unsafe(no_mangle)]
+pub extern "C" fn pg_finfo_sync_capture() -> &'static pg_sys::Pg_finfo_record {
+    const RECORD: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+    &RECORD
+}
+
+/// The trigger function `_sync_capture`.
+///
+/// # Safety
+/// Called by the server.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sync_capture(fcinfo: pg_sys::FunctionCallInfo) -> Datum {
+    // SAFETY: the context of a trigger function is its trigger data.
+    let data = unsafe {
+        let context = (*fcinfo).context;
+        if context.is_null() || (*context.cast::<pg_sys::Node>()).type_ != pg_sys::NodeTag::T_TriggerData {
+            raise(Error::argument("_sync_capture is called by the triggers of tracked tables only"));
+        }
+        &*context.cast::<TriggerData>()
+    };
+    let extension = Extension::of(fcinfo);
+    if let Err(error) = capture(&extension, data) {
+        raise(error);
+    }
+    Datum::null()
+}
+
+fn capture(extension: &Extension, data: &TriggerData) -> Result<()> {
+    // SAFETY: the server's own trigger data, valid during the call.
+    let (captured, descriptor) = unsafe {
+        let trigger = &*data.tg_trigger;
+        let table = if trigger.tgnargs == 1 { owned(*trigger.tgargs).parse().unwrap_or(0) } else { 0 };
+        (Captured::of(extension, data.tg_relation, table)?, (*data.tg_relation).rd_att)
+    };
+    let writer = Writer { extension, captured };
+    match data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
+        pg_sys::TRIGGER_EVENT_INSERT if !is_superseded(data.tg_trigtuple) => {
+            writer.row(Operation::Insert, &writer.captured.values(data.tg_trigtuple, descriptor))
+        }
+        pg_sys::TRIGGER_EVENT_UPDATE if !is_superseded(data.tg_newtuple) => {
+            let old = writer.captured.values(data.tg_trigtuple, descriptor);
+            let new = writer.captured.values(data.tg_newtuple, descriptor);
+            writer.update((&old, data.tg_trigtuple), &new)
+        }
+        pg_sys::TRIGGER_EVENT_DELETE => writer.key(&writer.captured.values(data.tg_trigtuple, descriptor)),
+        pg_sys::TRIGGER_EVENT_TRUNCATE => writer.truncate(data),
+        _ => Ok(()),
+    }
+}
+
+/// Has this transaction changed or deleted the row again? Then a trigger of the user's was first, and the row as it is since is in the
+/// log already.
+fn is_superseded(tuple: HeapTuple) -> bool {
+    // SAFETY: a tuple that the server gave to the trigger.
+    unsafe {
+        let header = (*tuple).t_data;
+        let mask = u32::from((*header).t_infomask);
+        if mask & (pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY) != 0 {
+            return false;
+        }
+        let updater = match mask & pg_sys::HEAP_XMAX_IS_MULTI {
+            0 => (*header).t_choice.t_heap.t_xmax,
+            _ => pg_sys::HeapTupleGetUpdateXid(header),
+        };
+        pg_sys::TransactionIdIsCurrentTransactionId(updater)
+    }
+}
+
+/// Was the tuple written by this transaction?
+fn is_own(tuple: HeapTuple) -> bool {
+    // SAFETY: as above.
+    unsafe { pg_sys::TransactionIdIsCurrentTransactionId((*(*tuple).t_data).t_choice.t_heap.t_xmin) }
+}
+
+struct Writer<'e> {
+    extension: &'e Extension,
+    captured: Rc<Captured>,
+}
+
+impl Writer<'_> {
+    fn row(&self, operation: Operation, values: &[Option<Datum>]) -> Result<()> {
+        let (mut pk_value, mut payload) = (String::with_capacity(64), String::with_capacity(256));
+        self.captured.write_key(&mut pk_value, values)?;
+        self.captured.write_row(&mut payload, values)?;
+        let label = pending::label_for(&self.captured, &pk_value, Some(values))?;
+        self.append(operation, &pk_value, Some(&payload), label)
+    }
+
+    fn key(&self, values: &[Option<Datum>]) -> Result<()> {
+        let mut pk_value = String::with_capacity(64);
+        self.captured.write_key(&mut pk_value, values)?;
+        let label = pending::label_for(&self.captured, &pk_value, None)?;
+        self.append(Operation::Delete, &pk_value, None, label)
+    }
+
+    fn update(&self, (old, old_tuple): (&[Option<Datum>], HeapTuple), new: &[Option<Datum>]) -> Result<()> {
+        let captured = &self.captured;
+        if !captured.agree(captured.key.iter().map(|&c| &captured.columns[c]), old, new) {
+            self.key(old)?;
+            return self.row(Operation::Insert, new);
+        }
+        // What this transaction wrote before may have been left to this entry to log, see `is_superseded`.
+        if captured.agree(captured.columns.iter(), old, new) && !is_own(old_tuple) {
+            return Ok(());
+        }
+        self.row(Operation::Update, new)
+    }
+
+    /// Logs every row as deleted, before it is.
+    fn truncate(&self, data: &TriggerData) -> Result<()> {
+        // SAFETY: an open relation.
+        let relation = unsafe { (*data.tg_relation).rd_id };
+        let key: Vec<&str> = self.captured.key.iter().map(|&c| self.captured.columns[c].name.as_str()).collect();
+        let sql = format!("SELECT {} FROM ONLY {}", list(key.iter().copied()), qualified(relation));
+        let mut keys: Vec<String> = Vec::new();
+        {
+            let _session = Session::open();
+            let _definer = Definer::enter(self.extension.owner);
+            spi::stream(&sql, &[], View::Latest, |rows, row| {
+                let mut pk_value = String::from("{");
+                for (place, &column) in self.captured.key.iter().enumerate() {
+                    let column = &self.captured.columns[column];
+                    pk_value.push_str(if place > 0 { "," } else { "" });
+                    pk_value.push_str(&column.member);
+                    match rows.datum(row, place) {
+                        None => pk_value.push_str("null"),
+                        Some(datum) => column.form.write_json(&mut pk_value, datum)?,
+                    }
+                }
+                pk_value.push('}');
+                keys.push(pk_value);
+                Ok(true)
+            })?;
+        }
+        keys.iter().try_for_each(|pk_value| self.append(Operation::Delete, pk_value, None, None))
+    }
+
+    fn append(&self, operation: Operation, pk_value: &str, payload: Option<&str>, label: Option<sync_shared::Label>) -> Result<()> {
+        let (table, origin) = (self.captured.table, self.captured.origin);
+        let entry = Entry { table, operation, origin, label: label.as_ref(), pk_value, payload };
+        let version = append(self.extension, &entry);
+        if label.is_some() {
+            pending::fulfil(version);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! PostgreSQL's errors in the core's words, and the core's in PostgreSQL's.
+//!
+//! An error of the core is raised with the contract's SQLSTATE and its data as DETAIL; one of the server keeps its own.
+
+use crate::quote::sqlstate_name;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+use sync_shared::{EngineError, Error, Kind, Scope};
+
+/// Raises an error; the statement ends here.
+pub fn raise(error: Error) -> ! {
+    let (code, message, data) = match error {
+        Error::Sync { kind, message, data } => (code_of(kind), format!("sync: {}: {message}", kind.name()), data),
+        Error::Engine(engine) => (PgSqlErrorCode::from(engine.number), engine.message, None),
+    };
+    let mut report = ErrorReport::new(code, message, "pg_sync");
+    if let Some(data) = data {
+        report = report.set_detail(data);
+    }
+    report.report(PgLogLevel::ERROR);
+    unreachable!("an error was reported and did not end the statement")
+}
+
+/// What the server has raised, as the core sees it.
+pub fn caught(error: CaughtError) -> EngineError {
+    match error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => engine(&report),
+        panic @ CaughtError::RustPanic { .. } => panic.rethrow(),
+    }
+}
+
+fn engine(report: &ErrorReportWithLevel) -> EngineError {
+    let number = report.sql_error_code() as i32;
+    let code = sqlstate_name(number);
+    let message = match report.detail() {
+        Some(detail) => format!("{} ({detail})", report.message()),
+        None => report.message().to_owned(),
+    };
+    EngineError { number, scope: scope(&code), kind: kind(&code), code, message }
+}
+
+/// A row may be refused by a constraint, its type, a right, or a trigger. Everything else fails the whole call.
+fn scope(code: &str) -> Scope {
+    match &code[..2] {
+        "21" | "22" | "23" | "27" | "2F" | "38" | "39" | "42" | "44" | "P0" => Scope::Row,
+        _ => Scope::Call,
+    }
+}
+
+fn kind(code: &str) -> &'static str {
+    match code {
+        "23503" => "ForeignKeyViolation",
+        "23505" | "23P01" => "UniqueViolation",
+        "23502" => "NotNullViolation",
+        "23514" | "44000" => "CheckViolation",
+        "42501" => "PermissionDenied",
+        "42804" => "TypeMismatch",
+        _ if code.starts_with("22") => "TypeMismatch",
+        _ => "ConstraintViolation",
+    }
+}
+
+fn code_of(kind: Kind) -> PgSqlErrorCode {
+    match kind {
+        Kind::NotInitialized | Kind::TableNotTracked | Kind::FullResyncRequired | Kind::EpochMismatch => {
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+        }
+        Kind::TableNotFound => PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+        Kind::UnsupportedTable => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        Kind::InvalidArgument | Kind::InvalidBatch => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        Kind::LimitExceeded => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        Kind::HashMismatch => PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
+        Kind::UnresolvedConflict => PgSqlErrorCode::ERRCODE_TRANSACTION_ROLLBACK,
+        Kind::SchemaMismatch => PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+        Kind::PermissionDenied => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+    }
+}

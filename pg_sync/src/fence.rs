@@ -1,0 +1,114 @@
+//! The fence: no fetch passes a change that commits later.
+//!
+//! Versions are given out before their transactions commit. So before its first version a transaction takes a shared lock whose key is
+//! the last version given out until then: everything it will log is above the key. A reader looks at the last version first, then at
+//! the smallest key that is held, and only then takes its snapshot: whatever is at or below both is committed and in the snapshot, or
+//! was rolled back. Read in another order, each of the three loses changes.
+//!
+//! The keys are in a lock namespace that SQL cannot reach. The lock belongs to the whole transaction: it outlives a ROLLBACK TO, and a
+//! prepared transaction keeps it.
+#![allow(unsafe_code)]
+
+use crate::counter::last_version;
+use crate::extension::Extension;
+use pgrx::pg_sys;
+use std::cell::Cell;
+use sync_shared::{Error, Kind, Result};
+
+/// `locktag_field4` of our locks; SQL's own advisory locks have 1 and 2.
+const VERSION_LOCKS: u16 = 0x5359;
+const APPLY_LOCK: u16 = 0x535a;
+
+thread_local! {
+    static ENTERED: Cell<bool> = const { Cell::new(false) };
+}
+
+fn tag(key: i64, namespace: u16) -> pg_sys::LOCKTAG {
+    pg_sys::LOCKTAG {
+        // SAFETY: set once, when the backend starts.
+        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field2: (key >> 32) as u32,
+        locktag_field3: key as u32,
+        locktag_field4: namespace,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    }
+}
+
+fn lock(key: i64, namespace: u16, mode: u32) {
+    // SAFETY: the lock is owned by the transaction, not by the subtransaction that happens to run.
+    unsafe {
+        let owner = pg_sys::CurrentResourceOwner;
+        pg_sys::CurrentResourceOwner = pg_sys::TopTransactionResourceOwner;
+        let tag = tag(key, namespace);
+        pg_sys::LockAcquire(&tag, mode as i32, false, false);
+        pg_sys::CurrentResourceOwner = owner;
+    }
+}
+
+/// Before a version is taken: this transaction holds back every reader from what it is about to log.
+pub fn enter(extension: &Extension) {
+    if !ENTERED.get() {
+        lock(last_version(extension), VERSION_LOCKS, pg_sys::ShareLock);
+        ENTERED.set(true);
+    }
+}
+
+/// Did this transaction log anything?
+pub fn is_entered() -> bool {
+    ENTERED.get()
+}
+
+/// The transaction is over, or prepared: its lock is not this backend's business any more.
+pub fn leave() {
+    ENTERED.set(false);
+}
+
+/// One apply at a time in this database.
+pub fn lock_applies() {
+    lock(0, APPLY_LOCK, pg_sys::ExclusiveLock);
+}
+
+/// The highest version that is settled. A snapshot has to be taken after this.
+pub fn settled(extension: &Extension) -> Result<i64> {
+    // SAFETY: plain state of the server.
+    if unsafe { pg_sys::RecoveryInProgress() } {
+        let message = "a standby cannot tell which changes are settled; call this on the primary";
+        return Err(Error::new(Kind::InvalidArgument, message));
+    }
+    let last = last_version(extension);
+    // SAFETY: the server copies the lock table into our memory.
+    let held = unsafe {
+        let data = pg_sys::GetLockStatusData();
+        let locks = std::slice::from_raw_parts((*data).locks, (*data).nelements as usize);
+        let ours = tag(0, VERSION_LOCKS);
+        let smallest = locks
+            .iter()
+            .filter(|l| {
+                l.holdMask != 0
+                    && l.locktag.locktag_field1 == ours.locktag_field1
+                    && l.locktag.locktag_field4 == ours.locktag_field4
+                    && l.locktag.locktag_type == ours.locktag_type
+                    && l.locktag.locktag_lockmethodid == ours.locktag_lockmethodid
+            })
+            .map(|l| i64::from(l.locktag.locktag_field2) << 32 | i64::from(l.locktag.locktag_field3))
+            .min();
+        pg_sys::pfree((*data).locks.cast());
+        pg_sys::pfree(data.cast());
+        smallest
+    };
+    Ok(held.map_or(last, |key| key.min(last)))
+}
+
+/// What is served must outlive a crash, also where commits do not wait for the disk: a version that a client has seen never comes again.
+pub fn flush() {
+    /// Headers of a page of the write-ahead log, and of the first page of a file.
+    const PAGE_HEADERS: [u64; 2] = [24, 40];
+    // SAFETY: waits until the write-ahead log is on disk up to its end of now.
+    unsafe {
+        let end = pg_sys::GetXLogInsertRecPtr();
+        // Where the next record begins a page, the page's header is not there yet: the log ends before it.
+        let into_page = end % u64::from(pg_sys::XLOG_BLCKSZ);
+        pg_sys::XLogFlush(if PAGE_HEADERS.contains(&into_page) { end - into_page } else { end });
+    }
+}

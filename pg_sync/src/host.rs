@@ -1,0 +1,396 @@
+//! PostgreSQL as the core's host. Made for one call of an SQL function and dropped with it.
+#![allow(unsafe_code)]
+
+use crate::bookkeeping::translate;
+use crate::definer::Definer;
+use crate::extension::Extension;
+use crate::quote::{c_string, qualified};
+use crate::spi::{self, View};
+use crate::tables::TablePlan;
+use crate::transaction::{Unit, catch, in_subtransaction};
+use crate::{counter, describe, fence, install, log, references, relation, resolver, rights, rows};
+use pgrx::pg_sys;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use sync_shared::{
+    CaptureState, Catalog, Description, Error, Host, Label, LogEntry, LogRange, Operation, Result, Row, RowFailure, Scope, Table, Target,
+    Touched, Value, ValueRef, Violation, Written,
+};
+
+pub struct PgHost {
+    pub(crate) extension: Rc<Extension>,
+    units: Vec<Unit>,
+    /// By `Table::id`.
+    plans: HashMap<i64, Rc<TablePlan>>,
+    /// Rows that are there and locked, and tables that are.
+    held: HashSet<(i64, String)>,
+    locked_tables: HashSet<i64>,
+    /// Rows are written in a subtransaction each: one of them has failed without.
+    careful: bool,
+    /// The innermost unit of work has failed and has to be undone.
+    broken: bool,
+    narrows: bool,
+    self_id: Option<i64>,
+    pub(crate) any_deferrable: Option<bool>,
+}
+
+impl PgHost {
+    pub fn new(extension: Rc<Extension>) -> PgHost {
+        PgHost {
+            extension,
+            units: Vec::new(),
+            plans: HashMap::new(),
+            held: HashSet::new(),
+            locked_tables: HashSet::new(),
+            careful: false,
+            broken: false,
+            narrows: false,
+            self_id: None,
+            any_deferrable: None,
+        }
+    }
+
+    pub fn plan(&mut self, table: &Table) -> Result<Rc<TablePlan>> {
+        if let Some(plan) = self.plans.get(&table.id) {
+            return Ok(plan.clone());
+        }
+        let plan = Rc::new(TablePlan::new(table)?);
+        self.plans.insert(table.id, plan.clone());
+        Ok(plan)
+    }
+
+    pub fn forget_tables(&mut self) {
+        self.plans.clear();
+        self.any_deferrable = None;
+    }
+
+    /// This replica's id in `_sync_origins`.
+    pub fn self_id(&mut self) -> Result<i64> {
+        if let Some(known) = self.self_id {
+            return Ok(known);
+        }
+        let mut id = 1;
+        self.query("SELECT value FROM _sync_state WHERE key = 'self_id'", &[], &mut |row| {
+            id = row.text(0)?.parse().map_err(Error::corrupt)?;
+            Ok(false)
+        })?;
+        self.self_id = Some(id);
+        Ok(id)
+    }
+
+    /// Runs what writes a row. What the server raises in it concerns this row, or ends the call.
+    pub fn guarded<T>(&mut self, body: impl FnOnce(&mut PgHost) -> Result<T, RowFailure>) -> Result<T, RowFailure> {
+        if self.careful {
+            return in_subtransaction(|| body(self)).unwrap_or_else(|error| Err(Error::Engine(error).into()));
+        }
+        catch(|| body(self)).unwrap_or_else(|error| {
+            self.broken = true;
+            self.narrows = error.scope == Scope::Row;
+            Err(RowFailure::Fatal(Error::Engine(error)))
+        })
+    }
+
+    pub fn holds(&self, table: i64, pk_value: &str) -> bool {
+        self.held.contains(&(table, pk_value.to_owned()))
+    }
+
+    pub fn hold(&mut self, table: i64, pk_value: &str) {
+        self.held.insert((table, pk_value.to_owned()));
+    }
+
+    pub fn release(&mut self, table: i64, pk_value: &str) {
+        self.held.remove(&(table, pk_value.to_owned()));
+    }
+
+    pub fn is_table_locked(&self, table: i64) -> bool {
+        self.locked_tables.contains(&table)
+    }
+
+    pub fn table_is_locked(&mut self, table: i64) {
+        self.locked_tables.insert(table);
+    }
+
+    /// What was written past SQL is seen by what follows.
+    pub fn make_visible(&mut self) {
+        // SAFETY: between two statements.
+        unsafe { pg_sys::CommandCounterIncrement() }
+    }
+}
+
+impl Host for PgHost {
+    fn execute(&mut self, sql: &str, parameters: &[ValueRef<'_>]) -> Result<u64> {
+        let (sql, parameters) = translate(&self.extension.schema_name, sql, parameters)?;
+        let _definer = Definer::enter(self.extension.owner);
+        spi::execute(&sql, &parameters)
+    }
+
+    fn query(
+        &mut self,
+        sql: &str,
+        parameters: &[ValueRef<'_>],
+        visit: &mut dyn FnMut(&dyn Row) -> Result<bool>,
+    ) -> Result<()> {
+        let (sql, parameters) = translate(&self.extension.schema_name, sql, parameters)?;
+        let _definer = Definer::enter(self.extension.owner);
+        spi::run(&sql, &parameters, View::Latest, |rows| {
+            for at in 0..rows.len() {
+                if !visit(&rows.row(at)?)? {
+                    break;
+                }
+            }
+            Ok(())
+        })
+        .map(|_| ())
+    }
+
+    fn execute_user(&mut self, statement: &str) -> Result<u64> {
+        self.forget_tables();
+        let text = c_string(statement);
+        // SAFETY: the parser and the executor of the server; the statement is the caller's, with the caller's rights.
+        unsafe {
+            let statements = pg_sys::pg_parse_query(text.as_ptr());
+            match if statements.is_null() { 0 } else { (*statements).length } {
+                0 => return Err(Error::argument("there is no statement to run")),
+                1 => {}
+                _ => return Err(Error::argument("more than one statement")),
+            }
+            if pg_sys::SPI_execute(text.as_ptr(), false, 0) < 0 {
+                return Err(Error::argument("this statement cannot be run here"));
+            }
+            Ok(pg_sys::SPI_processed)
+        }
+    }
+
+    fn is_in_transaction(&mut self) -> bool {
+        true
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        self.units.push(Unit::begin());
+        Ok(())
+    }
+
+    fn end(&mut self, keep: bool) -> Result<()> {
+        let Some(unit) = self.units.pop() else { return Ok(()) };
+        unit.end(keep && !self.broken);
+        if !keep {
+            self.broken = false;
+            self.held.clear();
+            self.locked_tables.clear();
+            self.self_id = None;
+            self.forget_tables();
+        }
+        Ok(())
+    }
+
+    fn now(&mut self) -> i64 {
+        counter::wall_clock()
+    }
+
+    fn is_initialized(&mut self) -> Result<bool> {
+        let mut found = false;
+        self.query("SELECT 1 FROM _sync_state WHERE key = 'origin_id'", &[], &mut |_| {
+            found = true;
+            Ok(false)
+        })?;
+        Ok(found)
+    }
+
+    fn create_schema(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn schema_cookie(&mut self) -> Result<i64> {
+        let sql = "SELECT hashtextextended(coalesce(string_agg(concat_ws(' ', t.table_id, c.relname, c.relnamespace, \
+                   (SELECT string_agg(concat_ws(' ', a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated, a.atthasdef), ',' ORDER BY a.attnum) \
+                   FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
+                   (SELECT string_agg(i.indkey::text, ',') FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary), \
+                   (SELECT count(*) FROM pg_inherits AS h WHERE h.inhparent = c.oid), \
+                   (SELECT string_agg(concat_ws(' ', g.tgname, g.tgenabled), ',' ORDER BY g.tgname) FROM pg_trigger AS g \
+                   WHERE g.tgrelid = c.oid AND g.tgname LIKE '%\\_sync\\_%')), ';' ORDER BY t.table_id), ''), 0) \
+                   FROM _sync_tables AS t LEFT JOIN pg_class AS c ON c.oid = t.relation WHERE t.tracked = 1";
+        let mut cookie = 0;
+        self.query(sql, &[], &mut |row| {
+            cookie = row.integer(0)?;
+            Ok(false)
+        })?;
+        Ok(cookie)
+    }
+
+    fn describe(&mut self, table: &str) -> Result<Option<Description>> {
+        describe::describe(self, table)
+    }
+
+    fn install_capture(&mut self, _catalog: &Catalog, table: &Table) -> Result<()> {
+        install::install(self, table)
+    }
+
+    fn remove_capture(&mut self, table: &Table) -> Result<()> {
+        install::remove(self, table)
+    }
+
+    fn capture_state(&mut self, table: &Table) -> Result<CaptureState> {
+        install::state(self, table)
+    }
+
+    fn publish_log(&mut self, _catalog: &Catalog) -> Result<()> {
+        Ok(())
+    }
+
+    fn backfill(&mut self, table: &Table) -> Result<u64> {
+        log::backfill(self, table)
+    }
+
+    fn read_log(
+        &mut self,
+        catalog: &Catalog,
+        range: LogRange,
+        visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        log::read_log(self, catalog, range, visit)
+    }
+
+    fn newest_entry(
+        &mut self,
+        catalog: &Catalog,
+        table: &Table,
+        key: &[Value],
+        upto: i64,
+        visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<()>,
+    ) -> Result<()> {
+        log::newest_entry(self, catalog, table, key, upto, visit)
+    }
+
+    fn delete_entries(&mut self, _catalog: &Catalog, versions: &[i64]) -> Result<()> {
+        log::delete_entries(self, versions)
+    }
+
+    fn head(&mut self) -> Result<i64> {
+        fence::settled(&self.extension)
+    }
+
+    fn tip(&mut self) -> Result<i64> {
+        Ok(counter::last_version(&self.extension))
+    }
+
+    fn writes_alone(&self) -> bool {
+        false
+    }
+
+    fn lock_rows(&mut self, catalog: &Catalog, rows: &[Target<'_>]) -> Result<()> {
+        rows::lock_rows(self, catalog, rows)
+    }
+
+    fn lock_tables(&mut self, catalog: &Catalog) -> Result<()> {
+        for (_, table) in catalog.tracked() {
+            if relation::by_name(&table.table_name).is_some() {
+                rows::lock_table(self, table)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn narrows(&mut self) -> bool {
+        let narrows = std::mem::take(&mut self.narrows) && !self.careful;
+        self.careful |= narrows;
+        narrows
+    }
+
+    fn may_read(&mut self, table: &Table) -> Result<bool> {
+        rights::may_read(table)
+    }
+
+    fn clock(&mut self) -> Result<i64> {
+        Ok(counter::clock(&self.extension))
+    }
+
+    fn raise_clock(&mut self, stamp: i64) -> Result<()> {
+        counter::raise_clock(&self.extension, stamp);
+        Ok(())
+    }
+
+    fn foreign_key_code(&self) -> &'static str {
+        "23503"
+    }
+
+    fn log_bytes(&mut self) -> Result<Option<i64>> {
+        let mut bytes = None;
+        self.query("SELECT pg_total_relation_size('_sync_log_data'::regclass)", &[], &mut |row| {
+            bytes = Some(row.integer(0)?);
+            Ok(false)
+        })?;
+        Ok(bytes)
+    }
+
+    fn put_row(
+        &mut self,
+        table: &Table,
+        values: &[Option<Value>],
+        label: Option<&Label>,
+        log_unchanged: bool,
+    ) -> Result<Written, RowFailure> {
+        rows::put_row(self, table, values, label, log_unchanged)
+    }
+
+    fn remove_row(
+        &mut self,
+        table: &Table,
+        key: &[Value],
+        label: Option<&Label>,
+        log_unchanged: bool,
+    ) -> Result<Written, RowFailure> {
+        rows::remove_row(self, table, key, label, log_unchanged)
+    }
+
+    fn log_row(&mut self, table: &Table, key: &[Value], operation: Operation, label: Option<&Label>) -> Result<i64> {
+        log::log_row(self, table, key, operation, label)
+    }
+
+    fn read_row(&mut self, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>> {
+        rows::read_row(self, table, key)
+    }
+
+    fn stream_rows(&mut self, table: &Table, visit: &mut dyn FnMut(&dyn Row) -> Result<bool>) -> Result<()> {
+        rows::stream_rows(self, table, visit)
+    }
+
+    fn count_rows(&mut self, table: &Table) -> Result<i64> {
+        let Some(oid) = relation::by_name(&table.table_name) else { return Ok(0) };
+        spi::run(&format!("SELECT count(*) FROM {}", qualified(oid)), &[], View::Latest, |rows| rows.row(0)?.integer(0)).map(|(_, n)| n)
+    }
+
+    fn begin_references(&mut self) -> Result<()> {
+        references::begin(self)
+    }
+
+    fn end_references(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn violations(&mut self, catalog: &Catalog, touched: &[Touched]) -> Result<Vec<Violation>> {
+        references::violations(self, catalog, touched)
+    }
+
+    fn column_defaults(&mut self, table: &Table) -> Result<Vec<Value>> {
+        let plan = self.plan(table)?;
+        let default = |(column, definition): (usize, &sync_shared::Column)| {
+            let Some(expression) = definition.default.as_deref().filter(|_| plan.sequences[column].is_none()) else { return Value::Null };
+            // A default that cannot be evaluated by itself is that of no row.
+            let evaluated = in_subtransaction(|| {
+                let sql = format!("SELECT ({expression})::{}", definition.declared);
+                let value = |rows: &spi::Rows| rows.datum(0, 0).map(|d| plan.columns[column].form.value(d)).transpose();
+                spi::run(&sql, &[], View::Latest, value).map(|(_, value)| value)
+            });
+            evaluated.ok().and_then(Result::ok).flatten().unwrap_or(Value::Null)
+        };
+        Ok(table.columns.iter().enumerate().map(default).collect())
+    }
+
+    fn check_resolver(&mut self, resolver: &str) -> Result<()> {
+        resolver::find(resolver).map(|_| ())
+    }
+
+    fn run_resolver(&mut self, resolver: &str, local: &str, remote: &str) -> Result<String> {
+        resolver::run(resolver, local, remote)
+    }
+}

@@ -1,0 +1,172 @@
+//! Capture put on a table and taken off: its triggers, and the columns they see.
+#![allow(unsafe_code)]
+
+use crate::definer::Definer;
+use crate::host::PgHost;
+use crate::quote::{Identifier, Literal, owned, qualified};
+use crate::relation;
+use crate::spi::{self, Parameter, View};
+use pgrx::pg_sys::{self, Oid};
+use sync_shared::{CaptureState, Error, Kind, Result, Row as _, Table, ValueRef};
+
+/// What a trigger is fired by, and whether for every row.
+const TRIGGERS: [(&str, &str); 3] = [("insert", "AFTER INSERT"), ("update", "AFTER UPDATE"), ("delete", "AFTER DELETE")];
+const TRUNCATE: &str = "truncate";
+
+/// A trigger's name; one that is too long is cut before its ending, which tells the triggers of a table apart.
+fn trigger_name(table: &str, operation: &str) -> String {
+    const MOST_BYTES: usize = 63;
+    let ending = format!("_sync_{operation}");
+    let mut length = table.len().min(MOST_BYTES - ending.len());
+    while !table.is_char_boundary(length) {
+        length -= 1;
+    }
+    format!("{}{ending}", &table[..length])
+}
+
+/// Puts a table's triggers in place of those it has, and notes which columns they see.
+pub fn install(host: &mut PgHost, table: &Table) -> Result<()> {
+    let oid = relation::by_name(&table.table_name).ok_or_else(|| Error::not_found(&table.table_name))?;
+    require_owner(oid)?;
+    let extension = host.extension.clone();
+    let _definer = Definer::enter(extension.owner);
+    drop_triggers(oid)?;
+    let (name, relation) = (relation_name(oid), qualified(oid));
+    let call = format!("EXECUTE FUNCTION {}._sync_capture({})", extension.schema_name, Literal(&table.id.to_string()));
+    for (operation, event) in TRIGGERS {
+        let trigger = trigger_name(&name, operation);
+        spi::execute(&format!("CREATE TRIGGER {} {event} ON {relation} FOR EACH ROW {call}", Identifier(&trigger)), &[])?;
+        // Also for what logical replication writes.
+        spi::execute(&format!("ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {}", Identifier(&trigger)), &[])?;
+    }
+    for leaf in leaves(oid)? {
+        let (trigger, relation) = (trigger_name(&relation_name(leaf), TRUNCATE), qualified(leaf));
+        spi::execute(&format!("CREATE TRIGGER {} BEFORE TRUNCATE ON {relation} FOR EACH STATEMENT {call}", Identifier(&trigger)), &[])?;
+        spi::execute(&format!("ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {}", Identifier(&trigger)), &[])?;
+    }
+    let numbers: Vec<(i16, String)> = relation::columns(oid)
+        .into_iter()
+        .filter(|c| table.columns.iter().any(|t| t.name == c.name))
+        .map(|c| (c.number, c.name))
+        .collect();
+    let sql = format!("UPDATE {}._sync_tables SET relation = $2::oid::regclass, attributes = $3 WHERE table_id = $1", extension.schema_name);
+    let parameters = [
+        Parameter::of(ValueRef::Integer(table.id))?,
+        Parameter::of(ValueRef::Integer(i64::from(oid.to_u32())))?,
+        Parameter::of(ValueRef::Text(&serde_json::json!(numbers).to_string()))?,
+    ];
+    spi::execute(&sql, &parameters)?;
+    host.forget_tables();
+    Ok(())
+}
+
+pub fn remove(host: &mut PgHost, table: &Table) -> Result<()> {
+    if let Some(oid) = relation_of(host, table)? {
+        require_owner(oid)?;
+        let _definer = Definer::enter(host.extension.owner);
+        drop_triggers(oid)?;
+    }
+    host.forget_tables();
+    Ok(())
+}
+
+/// Is capture as `install` would make it? It follows the table's columns by itself, so nothing is ever missed.
+pub fn state(host: &mut PgHost, table: &Table) -> Result<CaptureState> {
+    let Some(oid) = relation_of(host, table)? else {
+        let table_name = relation::by_name(&table.table_name).map(relation::name_of);
+        return Ok(CaptureState { table_name, columns: None, intact: false, suspect: true });
+    };
+    let _definer = Definer::enter(host.extension.owner);
+    let sql = "SELECT count(*) FROM pg_catalog.pg_trigger WHERE tgrelid = $1::oid AND tgname IN ($2, $3, $4) AND tgenabled = 'A'";
+    let name = relation_name(oid);
+    let mut parameters = vec![Parameter::of(ValueRef::Integer(i64::from(oid.to_u32())))?];
+    for (operation, _) in TRIGGERS {
+        parameters.push(Parameter::of(ValueRef::Text(&trigger_name(&name, operation)))?);
+    }
+    let (_, count) = spi::run(sql, &parameters, View::Latest, |rows| rows.row(0)?.integer(0))?;
+    let mut truncates = 0;
+    let leaves = leaves(oid)?;
+    for &leaf in &leaves {
+        let sql = "SELECT count(*) FROM pg_catalog.pg_trigger WHERE tgrelid = $1::oid AND tgname = $2 AND tgenabled = 'A'";
+        let parameters = [
+            Parameter::of(ValueRef::Integer(i64::from(leaf.to_u32())))?,
+            Parameter::of(ValueRef::Text(&trigger_name(&relation_name(leaf), TRUNCATE)))?,
+        ];
+        truncates += spi::run(sql, &parameters, View::Latest, |rows| rows.row(0)?.integer(0))?.1;
+    }
+    let whole = count == TRIGGERS.len() as i64;
+    let intact = whole && truncates == leaves.len() as i64;
+    Ok(CaptureState { table_name: Some(relation::name_of(oid)), columns: captured_columns(host, table, oid)?, intact, suspect: !whole })
+}
+
+/// The columns that were captured when capture was installed, under their names of now; None if one of them is gone.
+fn captured_columns(host: &PgHost, table: &Table, oid: Oid) -> Result<Option<Vec<String>>> {
+    let sql = format!("SELECT attributes FROM {}._sync_tables WHERE table_id = $1", host.extension.schema_name);
+    let parameters = [Parameter::of(ValueRef::Integer(table.id))?];
+    let (_, text) = spi::run(&sql, &parameters, View::Latest, |rows| rows.row(0)?.optional_text(0))?;
+    let Some(text) = text else { return Ok(None) };
+    let known: Vec<(i16, String)> = serde_json::from_str(&text).map_err(Error::corrupt)?;
+    let live = relation::columns(oid);
+    let name_now = |column: &sync_shared::Column| {
+        let (number, _) = known.iter().find(|(_, name)| *name == column.name)?;
+        live.iter().find(|l| l.number == *number).map(|l| l.name.clone())
+    };
+    Ok(table.columns.iter().map(name_now).collect())
+}
+
+/// The table's relation, whatever its name is now.
+pub fn relation_of(host: &PgHost, table: &Table) -> Result<Option<Oid>> {
+    let _definer = Definer::enter(host.extension.owner);
+    let sql = format!(
+        "SELECT c.oid FROM {}._sync_tables AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.relation WHERE t.table_id = $1",
+        host.extension.schema_name
+    );
+    let (_, oid) = spi::run(&sql, &[Parameter::of(ValueRef::Integer(table.id))?], View::Latest, |rows| {
+        Ok(if rows.len() > 0 { rows.datum(0, 0) } else { None })
+    })?;
+    Ok(oid.map(|oid| Oid::from_u32(oid.value() as u32)))
+}
+
+/// Tracking changes a table: that is its owner's right.
+fn require_owner(relation: Oid) -> Result<()> {
+    let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class AS c WHERE c.oid = $1::pg_catalog.oid";
+    let (_, owns) = spi::run(sql, &[Parameter::of(ValueRef::Integer(i64::from(relation.to_u32())))?], View::Latest, |rows| {
+        Ok(rows.datum(0, 0).is_some_and(|datum| datum.value() != 0))
+    })?;
+    match owns {
+        true => Ok(()),
+        false => Err(Error::new(Kind::PermissionDenied, format!("only the owner of {} may track it", qualified(relation)))),
+    }
+}
+
+fn drop_triggers(relation: Oid) -> Result<()> {
+    for oid in leaves(relation)?.into_iter().chain([relation]) {
+        let sql = "SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid \
+                   WHERE t.tgrelid = $1::oid AND p.proname = '_sync_capture' AND t.tgparentid = 0";
+        let parameters = [Parameter::of(ValueRef::Integer(i64::from(oid.to_u32())))?];
+        let (_, names) = spi::run(sql, &parameters, View::Latest, |rows| {
+            (0..rows.len()).map(|at| rows.row(at)?.text(0).map(str::to_owned)).collect::<Result<Vec<_>>>()
+        })?;
+        for name in names {
+            spi::execute(&format!("DROP TRIGGER {} ON {}", Identifier(&name), qualified(oid)), &[])?;
+        }
+    }
+    Ok(())
+}
+
+/// The tables that hold a table's rows: its partitions, or itself.
+pub fn leaves(relation: Oid) -> Result<Vec<Oid>> {
+    let sql = "SELECT relid::oid FROM pg_catalog.pg_partition_tree($1::oid::regclass) WHERE isleaf UNION SELECT $1::oid WHERE NOT EXISTS \
+               (SELECT 1 FROM pg_catalog.pg_partition_tree($1::oid::regclass))";
+    let parameters = [Parameter::of(ValueRef::Integer(i64::from(relation.to_u32())))?];
+    let (_, leaves) = spi::run(sql, &parameters, View::Latest, |rows| {
+        let oids = (0..rows.len()).filter_map(|at| rows.datum(at, 0));
+        Ok(oids.map(|oid| Oid::from_u32(oid.value() as u32)).collect())
+    })?;
+    Ok(leaves)
+}
+
+fn relation_name(relation: Oid) -> String {
+    // SAFETY: a look-up in the catalogue.
+    owned(unsafe { pg_sys::get_rel_name(relation) })
+}

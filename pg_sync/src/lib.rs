@@ -1,0 +1,49 @@
+//! pg_sync: offline-first two-way sync as a PostgreSQL extension.
+//!
+//! The decisions are in `sync_shared`; this crate is its host: capture in a trigger function, the fence that keeps fetches behind what
+//! commits later, the log, rows, and the SQL functions.
+#![allow(unsafe_code)]
+
+use pgrx::prelude::*;
+
+mod append;
+mod bookkeeping;
+mod capture;
+mod captured;
+mod convert;
+mod counter;
+mod definer;
+mod describe;
+mod error;
+mod extension;
+mod fence;
+mod form;
+mod functions;
+mod host;
+mod identity;
+mod install;
+mod log;
+mod notify;
+mod pending;
+mod pinned;
+mod quote;
+mod references;
+mod relation;
+mod resolver;
+mod rights;
+mod rows;
+mod sets;
+mod spi;
+mod tables;
+mod transaction;
+
+pgrx::pg_module_magic!();
+
+extension_sql_file!("../../sql/postgres/schema.sql", name = "schema", bootstrap);
+extension_sql_file!("../../sql/postgres/rights.sql", name = "rights", finalize);
+
+/// Called by the server when it loads the library.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    notify::register();
+}

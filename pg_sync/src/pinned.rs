@@ -1,0 +1,58 @@
+//! Holds the settings fixed that the text of a value may depend on, while one is written or read.
+#![allow(unsafe_code)]
+
+use pgrx::pg_sys;
+use std::ffi::c_int;
+
+unsafe extern "C" {
+    static mut extra_float_digits: c_int;
+    static mut bytea_output: c_int;
+}
+
+const HEXADECIMAL: c_int = 1;
+
+pub struct Pinned {
+    date_style: i32,
+    date_order: i32,
+    interval_style: i32,
+    float_digits: i32,
+    bytea: i32,
+    zone: *mut pg_sys::pg_tz,
+}
+
+impl Pinned {
+    pub fn enter() -> Pinned {
+        // SAFETY: plain state of this backend, put back by Drop, also when an error passes.
+        unsafe {
+            let before = Pinned {
+                date_style: pg_sys::DateStyle,
+                date_order: pg_sys::DateOrder,
+                interval_style: pg_sys::IntervalStyle,
+                float_digits: extra_float_digits,
+                bytea: bytea_output,
+                zone: pg_sys::session_timezone,
+            };
+            pg_sys::DateStyle = pg_sys::USE_ISO_DATES as i32;
+            pg_sys::DateOrder = pg_sys::DATEORDER_YMD as i32;
+            pg_sys::IntervalStyle = pg_sys::INTSTYLE_ISO_8601 as i32;
+            extra_float_digits = 1;
+            bytea_output = HEXADECIMAL;
+            pg_sys::session_timezone = pg_sys::pg_tzset(c"UTC".as_ptr());
+            before
+        }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe {
+            pg_sys::DateStyle = self.date_style;
+            pg_sys::DateOrder = self.date_order;
+            pg_sys::IntervalStyle = self.interval_style;
+            extra_float_digits = self.float_digits;
+            bytea_output = self.bytea;
+            pg_sys::session_timezone = self.zone;
+        }
+    }
+}

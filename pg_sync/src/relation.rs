@@ -1,0 +1,108 @@
+//! Relations by the names that the core and its callers have for them.
+//!
+//! The core's name of a table is its own name, with its schema in front unless that is `public`; unquoted, in the catalogue's case.
+#![allow(unsafe_code)]
+
+use crate::captured::attribute;
+use crate::quote::{c_string, owned};
+use crate::spi::{self, Parameter, View};
+use crate::transaction::in_subtransaction;
+use pgrx::pg_sys::{self, Oid};
+use sync_shared::{Result, ValueRef};
+
+/// The relation of a name of the core's.
+pub fn by_name(name: &str) -> Option<Oid> {
+    if name.contains('\0') {
+        return None;
+    }
+    let find = |schema: &str, table: &str| {
+        // SAFETY: look-ups in the catalogue.
+        let oid = unsafe {
+            let schema = pg_sys::get_namespace_oid(c_string(schema).as_ptr(), true);
+            pg_sys::get_relname_relid(c_string(table).as_ptr(), schema)
+        };
+        (oid != Oid::INVALID).then_some(oid)
+    };
+    let qualified = || name.match_indices('.').find_map(|(at, _)| find(&name[..at], &name[at + 1..]));
+    find("public", name).or_else(qualified)
+}
+
+/// The core's name of a relation.
+pub fn name_of(relation: Oid) -> String {
+    // SAFETY: look-ups in the catalogue.
+    let (schema, name) =
+        unsafe { (owned(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation))), owned(pg_sys::get_rel_name(relation))) };
+    if schema == "public" { name } else { format!("{schema}.{name}") }
+}
+
+/// The core's name of what a caller means: read like a regclass, by the caller's search path. What is no relation stays as it is.
+pub fn meant(name: &str) -> String {
+    let Ok(parameter) = Parameter::of(ValueRef::Text(name)) else { return name.to_owned() };
+    let found = in_subtransaction(|| {
+        let sql = "SELECT pg_catalog.to_regclass($1)::pg_catalog.oid";
+        spi::run(sql, &[parameter], View::Latest, |rows| Ok(rows.datum(0, 0))).ok().and_then(|(_, oid)| oid)
+    });
+    match found {
+        Ok(Some(oid)) => name_of(Oid::from_u32(oid.value() as u32)),
+        _ => name.to_owned(),
+    }
+}
+
+pub struct LiveColumn {
+    pub name: String,
+    pub oid: Oid,
+    pub typmod: i32,
+    pub number: i16,
+    /// It numbers itself, or has another default.
+    pub has_default: bool,
+}
+
+/// The columns of a relation that hold data of their own.
+pub fn columns(relation: Oid) -> Vec<LiveColumn> {
+    // SAFETY: the relation is open while its descriptor is read.
+    unsafe {
+        let open = pg_sys::relation_open(relation, pg_sys::AccessShareLock as i32);
+        let descriptor = (*open).rd_att;
+        let mut columns = Vec::new();
+        for place in 0..(*descriptor).natts as usize {
+            let attribute = attribute(descriptor, place);
+            if attribute.attisdropped || attribute.attgenerated != 0 {
+                continue;
+            }
+            let (oid, typmod, number) = (attribute.atttypid, attribute.atttypmod, attribute.attnum);
+            let has_default = attribute.atthasdef || attribute.attidentity != 0;
+            columns.push(LiveColumn { name: owned(attribute.attname.data.as_ptr()), oid, typmod, number, has_default });
+        }
+        pg_sys::relation_close(open, pg_sys::NoLock as i32);
+        columns
+    }
+}
+
+/// The sequence that numbers a column.
+pub fn sequence_of(relation: Oid, column: &str) -> Result<Option<Oid>> {
+    let sql = "SELECT pg_catalog.pg_get_serial_sequence($1, $2)::pg_catalog.regclass::pg_catalog.oid";
+    let parameters = [Parameter::of(ValueRef::Text(&crate::quote::qualified(relation)))?, Parameter::of(ValueRef::Text(column))?];
+    let (_, sequence) = spi::run(sql, &parameters, View::Latest, |rows| Ok(rows.datum(0, 0)))?;
+    Ok(sequence.map(|oid| Oid::from_u32(oid.value() as u32)))
+}
+
+/// Is the primary key checked at once, so that it can decide an ON CONFLICT?
+pub fn key_is_immediate(relation: Oid) -> bool {
+    // SAFETY: the relation is open while its index is looked up.
+    unsafe {
+        let open = pg_sys::relation_open(relation, pg_sys::AccessShareLock as i32);
+        pg_sys::RelationGetIndexList(open);
+        let key = (*open).rd_pkindex;
+        pg_sys::relation_close(open, pg_sys::NoLock as i32);
+        if key == Oid::INVALID {
+            return false;
+        }
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::INDEXRELID as i32, pg_sys::Datum::from(key));
+        if tuple.is_null() {
+            return false;
+        }
+        let immediate = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_index>()).indimmediate;
+        pg_sys::ReleaseSysCache(tuple);
+        immediate
+    }
+}

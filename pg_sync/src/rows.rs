@@ -1,0 +1,234 @@
+//! Rows of tracked tables: written as any writer writes them, with the caller's rights, and with their triggers and constraints.
+//!
+//! A row that is there is locked before it is judged (`lock_rows`), and is updated. A row that is not there cannot be locked: it is
+//! inserted only if nobody else has inserted it meanwhile; else it is judged again. So nothing is overwritten unseen.
+
+use crate::append;
+use crate::host::PgHost;
+use crate::pending::{self, Pending};
+use crate::spi::{self, Parameter, View};
+use crate::tables::TablePlan;
+use crate::transaction::Unit;
+use std::collections::BTreeMap;
+use sync_shared::{Catalog, Error, Label, Operation, Result, Row, RowFailure, Table, Target, Value, Written};
+
+pub fn put_row(
+    host: &mut PgHost,
+    table: &Table,
+    values: &[Option<Value>],
+    label: Option<&Label>,
+    log_unchanged: bool,
+) -> Result<Written, RowFailure> {
+    let plan = host.plan(table)?;
+    let given: Vec<usize> = (0..values.len()).filter(|&c| values[c].is_some()).collect();
+    let key_values: Vec<Value> = table.key.iter().map(|&k| values[k].clone().unwrap_or(Value::Null)).collect();
+    let written = host.guarded(|host| {
+        let mut parameters = Vec::with_capacity(given.len());
+        for &column in &given {
+            let value = values[column].as_ref().unwrap_or(&Value::Null);
+            parameters.push(plan.parameter(column, value).map_err(mismatch)?);
+        }
+        let key: Vec<Parameter> =
+            table.key.iter().map(|k| parameters[given.iter().position(|g| g == k).unwrap_or(0)]).collect();
+        let pk_value = plan.write_key(&key)?;
+        let wanted = given.iter().zip(&parameters).map(|(&column, parameter)| {
+            let mut json = String::new();
+            match parameter.datum {
+                None => json.push_str("null"),
+                Some(datum) => plan.columns[column].form.write_json(&mut json, datum)?,
+            }
+            Ok::<_, Error>((plan.columns[column].name.clone(), json))
+        });
+        let wanted: Vec<(String, String)> = wanted.collect::<Result<_>>()?;
+        let pending = |label: &Label| Pending { table: table.id, pk_value: pk_value.clone(), values: Some(wanted.clone()), label: *label, version: None };
+        write_row(host, &plan, &given, &parameters, (&key, &pk_value), label.map(pending))
+    })?;
+    log_anyway(host, table, &key_values, Operation::Update, written, label, log_unchanged)
+}
+
+pub fn remove_row(
+    host: &mut PgHost,
+    table: &Table,
+    key: &[Value],
+    label: Option<&Label>,
+    log_unchanged: bool,
+) -> Result<Written, RowFailure> {
+    let plan = host.plan(table)?;
+    let written = host.guarded(|host| {
+        let key = plan.key_parameters(key).map_err(mismatch)?;
+        let pk_value = plan.write_key(&key)?;
+        let before = append::count();
+        let pending = label.map(|label| Pending { table: table.id, pk_value: pk_value.clone(), values: None, label: *label, version: None });
+        let (mut count, mut version) = (0, None);
+        if host.holds(plan.id, &pk_value) {
+            (count, version) = run(&plan.delete_row(), &key, pending)?;
+        }
+        if count == 0 && is_there(&plan, &key)? {
+            return Err(if host.holds(plan.id, &pk_value) { ignored() } else { RowFailure::Overtaken });
+        }
+        host.release(plan.id, &pk_value);
+        Ok(written(before, version, count > 0))
+    })?;
+    log_anyway(host, table, key, Operation::Delete, written, label, log_unchanged)
+}
+
+/// A row's synced columns.
+pub fn read_row(host: &mut PgHost, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>> {
+    let plan = host.plan(table)?;
+    let Some(key) = plan.key_if_possible(key) else { return Ok(None) };
+    let (_, row) = spi::run(&plan.select_row(), &key, View::Latest, |rows| match rows.len() {
+        0 => Ok(None),
+        _ => plan.values(rows, 0).map(Some),
+    })?;
+    Ok(row)
+}
+
+/// Every row in the order of TYPES.md.
+pub fn stream_rows(host: &mut PgHost, table: &Table, visit: &mut dyn FnMut(&dyn Row) -> Result<bool>) -> Result<()> {
+    let plan = host.plan(table)?;
+    spi::stream(&plan.select_in_order(), &[], View::Latest, |rows, row| visit(&spi::OwnedRow(plan.values(rows, row)?)))
+}
+
+/// Locks the rows that are there, in the order of their keys. A delete of a row that is not there is logged all the same, and no lock
+/// keeps another writer from inserting the row meanwhile: for that the table is locked, before any row is.
+pub fn lock_rows(host: &mut PgHost, catalog: &Catalog, targets: &[Target<'_>]) -> Result<()> {
+    let mut rows: BTreeMap<(i64, String), (usize, Vec<Parameter>, bool)> = BTreeMap::new();
+    for target in targets {
+        let plan = host.plan(&catalog.tables[target.table])?;
+        if let Some(key) = plan.key_if_possible(target.key) {
+            let deletes = target.operation == Operation::Delete;
+            let row = rows.entry((plan.id, plan.write_key(&key)?)).or_insert((target.table, key, false));
+            row.2 |= deletes;
+        }
+    }
+    loop {
+        let mut tables: Vec<usize> = Vec::new();
+        let unit = Unit::begin();
+        for ((id, pk_value), (table, key, deletes)) in &rows {
+            let plan = host.plan(&catalog.tables[*table])?;
+            if !plan.can_lock() {
+                continue;
+            }
+            match spi::execute(&plan.lock_row(), key)? {
+                0 if *deletes && !host.is_table_locked(*id) && !tables.contains(table) => tables.push(*table),
+                0 => {}
+                _ => host.hold(*id, pk_value),
+            }
+        }
+        if tables.is_empty() {
+            unit.end(true);
+            return Ok(());
+        }
+        // Other writers may wait for rows that are locked here: none is while the table is waited for.
+        unit.end(false);
+        tables.sort_unstable();
+        for table in tables {
+            lock_table(host, &catalog.tables[table])?;
+        }
+    }
+}
+
+/// Keeps other writers away from a table.
+pub fn lock_table(host: &mut PgHost, table: &Table) -> Result<()> {
+    let plan = host.plan(table)?;
+    spi::execute(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", plan.name), &[])?;
+    host.table_is_locked(plan.id);
+    Ok(())
+}
+
+fn write_row(
+    host: &mut PgHost,
+    plan: &TablePlan,
+    given: &[usize],
+    parameters: &[Parameter],
+    (key, pk_value): (&[Parameter], &str),
+    pending: Option<Pending>,
+) -> Result<Written, RowFailure> {
+    let before = append::count();
+    if host.holds(plan.id, pk_value) {
+        let Some(update) = plan.update_row(given) else { return Ok(Written::default()) };
+        let (count, version) = run(&update, parameters, pending.clone())?;
+        if count > 0 {
+            return Ok(written(before, version, true));
+        }
+        if is_there(plan, key)? {
+            return Err(ignored());
+        }
+        // What was written before, or its cascades, has removed the row.
+        host.release(plan.id, pk_value);
+    }
+    let (count, version) = run(&plan.insert_row(given), parameters, pending.clone())?;
+    if count > 0 {
+        host.hold(plan.id, pk_value);
+        crate::identity::advance(plan, given, parameters);
+        return Ok(written(before, version, true));
+    }
+    match is_there(plan, key)? {
+        true if plan.can_lock() => Err(RowFailure::Overtaken),
+        // Without the right to update there is no right to lock: this says so.
+        true => {
+            let update = plan.update_row(given).unwrap_or_else(|| plan.find_row());
+            let (count, version) = run(&update, parameters, pending)?;
+            Ok(written(before, version, count > 0))
+        }
+        false => Err(ignored()),
+    }
+}
+
+/// Runs a statement that writes one row; returns the rows written, and the entry that got the label.
+fn run(sql: &str, parameters: &[Parameter], pending: Option<Pending>) -> Result<(u64, Option<i64>)> {
+    let mut count = Ok(0);
+    let version = match pending {
+        None => {
+            count = spi::execute(sql, parameters);
+            None
+        }
+        Some(pending) => pending::with(pending, || count = spi::execute(sql, parameters)),
+    };
+    count.map(|count| (count, version))
+}
+
+fn is_there(plan: &TablePlan, key: &[Parameter]) -> Result<bool> {
+    spi::run(&plan.find_row(), key, View::Latest, |rows| Ok(rows.len() > 0)).map(|(_, there)| there)
+}
+
+/// Logs a row that was as it should be already, or a delete of a row that was not there.
+fn log_anyway(
+    host: &mut PgHost,
+    table: &Table,
+    key: &[Value],
+    operation: Operation,
+    written: Written,
+    label: Option<&Label>,
+    log_unchanged: bool,
+) -> Result<Written, RowFailure> {
+    if written.version.is_some() || !log_unchanged {
+        return Ok(written);
+    }
+    let version = crate::log::log_row(host, table, key, operation, label)?;
+    Ok(Written { version: Some(version), ..written })
+}
+
+/// What a statement did, by the entries that this backend has logged.
+fn written(before: u64, version: Option<i64>, changed: bool) -> Written {
+    let logged = append::count() - before;
+    // An entry of the row itself that did not get the label holds what a trigger made of the row: a local change.
+    Written { version: version.or((logged > 0).then_some(0)), changed, caused_more: logged > u64::from(version.is_some()) }
+}
+
+fn mismatch(message: String) -> RowFailure {
+    RowFailure::Refused { kind: "TypeMismatch", code: "22000".to_owned(), message }
+}
+
+fn ignored() -> RowFailure {
+    let message = "a trigger ignored the row, or row-level security hides it".to_owned();
+    RowFailure::Refused { kind: "ConstraintViolation", code: "38000".to_owned(), message }
+}
+
+/// Keeps other writers away from a table of this name, if there is one.
+pub fn lock_named(_host: &mut PgHost, name: &str) -> Result<()> {
+    if let Some(oid) = crate::relation::by_name(name) {
+        spi::execute(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", crate::quote::qualified(oid)), &[])?;
+    }
+    Ok(())
+}

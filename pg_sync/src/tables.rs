@@ -1,0 +1,197 @@
+//! What is known of a tracked table while one call works on it: its relation, the types of its columns, and its statements.
+#![allow(unsafe_code)]
+
+use crate::convert::ColumnType;
+use crate::form::Form;
+use crate::quote::{Identifier, list, qualified};
+use crate::relation;
+use crate::spi::{Parameter, Rows};
+use pgrx::pg_sys::{self, Oid};
+use sync_shared::{Error, Result, Table, Value};
+
+pub struct TablePlan {
+    pub id: i64,
+    pub relation: Oid,
+    /// Quoted, with its schema.
+    pub name: String,
+    /// By column of the core's table.
+    pub columns: Vec<ColumnType>,
+    /// Indices into `columns`, in key order.
+    pub key: Vec<usize>,
+    /// The key's columns in the table's order.
+    pub key_members: Vec<usize>,
+    members: Vec<String>,
+    /// The sequences that number columns.
+    pub sequences: Vec<Option<Oid>>,
+    /// Can the key decide an ON CONFLICT?
+    has_arbiter: bool,
+}
+
+impl TablePlan {
+    pub fn new(table: &Table) -> Result<TablePlan> {
+        let oid = relation::by_name(&table.table_name).ok_or_else(|| Error::not_found(&table.table_name))?;
+        let live = relation::columns(oid);
+        let (mut columns, mut sequences) = (Vec::with_capacity(table.columns.len()), Vec::with_capacity(table.columns.len()));
+        for column in &table.columns {
+            let found = live.iter().find(|l| l.name == column.name);
+            let found = found.ok_or_else(|| Error::corrupt(format!("table {:?} has no column {:?}", table.table_name, column.name)))?;
+            columns.push(ColumnType::new(&found.name, found.oid, found.typmod));
+            sequences.push(if found.has_default { relation::sequence_of(oid, &found.name)? } else { None });
+        }
+        Ok(TablePlan {
+            id: table.id,
+            relation: oid,
+            name: qualified(oid),
+            columns,
+            sequences,
+            key: table.key.clone(),
+            key_members: table.key_members.clone(),
+            members: table.columns.iter().map(|c| c.member.clone()).collect(),
+            has_arbiter: relation::key_is_immediate(oid),
+        })
+    }
+
+    /// May the caller lock rows of the table?
+    pub fn can_lock(&self) -> bool {
+        // SAFETY: look-ups in the catalogue.
+        unsafe {
+            let user = pg_sys::GetUserId();
+            let may = |right: u32| {
+                pg_sys::pg_class_aclcheck(self.relation, user, pg_sys::AclMode::from(right)) == pg_sys::AclResult::ACLCHECK_OK
+            };
+            may(pg_sys::ACL_SELECT) && may(pg_sys::ACL_UPDATE)
+        }
+    }
+
+    /// The values of a key as parameters; the error is a sentence.
+    pub fn key_parameters(&self, key: &[Value]) -> Result<Vec<Parameter>, String> {
+        self.key.iter().zip(key).map(|(&c, value)| self.parameter(c, value)).collect()
+    }
+
+    /// As [`TablePlan::key_parameters`]; None for a key that the columns cannot hold.
+    pub fn key_if_possible(&self, key: &[Value]) -> Option<Vec<Parameter>> {
+        let parameter = |(&c, value): (&usize, &Value)| {
+            let column = &self.columns[c];
+            column.datum_caught(value).ok().flatten().map(|datum| Parameter { oid: column.oid, datum: Some(datum) })
+        };
+        self.key.iter().zip(key).map(parameter).collect()
+    }
+
+    pub fn parameter(&self, column: usize, value: &Value) -> Result<Parameter, String> {
+        let column = &self.columns[column];
+        Ok(Parameter { oid: column.oid, datum: column.datum(value)? })
+    }
+
+    /// `pk_value` of a key.
+    pub fn write_key(&self, key: &[Parameter]) -> Result<String> {
+        let mut out = String::from("{");
+        for (place, &column) in self.key_members.iter().enumerate() {
+            let at = self.key.iter().position(|&k| k == column).unwrap_or(0);
+            out.push_str(if place > 0 { "," } else { "" });
+            self.write_member(&mut out, column, key[at].datum)?;
+        }
+        out.push('}');
+        Ok(out)
+    }
+
+    /// `"name":value` of a column.
+    pub fn write_member(&self, out: &mut String, column: usize, datum: Option<pg_sys::Datum>) -> Result<()> {
+        out.push_str(&self.members[column]);
+        match datum {
+            None => out.push_str("null"),
+            Some(datum) => self.columns[column].form.write_json(out, datum)?,
+        }
+        Ok(())
+    }
+
+    /// The payload of a row of [`TablePlan::select`].
+    pub fn write_payload(&self, rows: &Rows, row: usize) -> Result<String> {
+        let mut out = String::from("{");
+        for column in 0..self.columns.len() {
+            out.push_str(if column > 0 { "," } else { "" });
+            self.write_member(&mut out, column, rows.datum(row, column))?;
+        }
+        out.push('}');
+        Ok(out)
+    }
+
+    /// `pk_value` of a row of [`TablePlan::select`].
+    pub fn write_key_of(&self, rows: &Rows, row: usize) -> Result<String> {
+        let parameter = |&c: &usize| Parameter { oid: self.columns[c].oid, datum: rows.datum(row, c) };
+        self.write_key(&self.key.iter().map(parameter).collect::<Vec<_>>())
+    }
+
+    pub fn values(&self, rows: &Rows, row: usize) -> Result<Vec<Value>> {
+        let value = |column: usize| match rows.datum(row, column) {
+            None => Ok(Value::Null),
+            Some(datum) => self.columns[column].form.value(datum),
+        };
+        (0..self.columns.len()).map(value).collect()
+    }
+
+    // --- statements
+
+    fn column_list(&self) -> String {
+        list(self.columns.iter().map(|c| c.name.as_str()))
+    }
+
+    pub fn key_condition(&self, first: usize) -> String {
+        let terms = self.key.iter().enumerate().map(|(place, &k)| format!("{} = ${}", Identifier(&self.columns[k].name), first + place));
+        terms.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// Every row.
+    pub fn select(&self) -> String {
+        format!("SELECT {} FROM {}", self.column_list(), self.name)
+    }
+
+    /// Every row in the order of TYPES.md.
+    pub fn select_in_order(&self) -> String {
+        let order = self.key.iter().map(|&k| {
+            let (name, form) = (Identifier(&self.columns[k].name), &self.columns[k].form);
+            match form {
+                Form::Text => format!("{name} COLLATE \"C\""),
+                Form::Padded | Form::Json | Form::Array(_) | Form::Other { .. } => format!("({name})::text COLLATE \"C\""),
+                _ => name.to_string(),
+            }
+        });
+        format!("{} ORDER BY {}", self.select(), order.collect::<Vec<_>>().join(", "))
+    }
+
+    pub fn select_row(&self) -> String {
+        format!("{} WHERE {}", self.select(), self.key_condition(1))
+    }
+
+    pub fn lock_row(&self) -> String {
+        format!("SELECT 1 FROM {} WHERE {} FOR NO KEY UPDATE", self.name, self.key_condition(1))
+    }
+
+    pub fn find_row(&self) -> String {
+        format!("SELECT 1 FROM {} WHERE {}", self.name, self.key_condition(1))
+    }
+
+    pub fn delete_row(&self) -> String {
+        format!("DELETE FROM {} WHERE {}", self.name, self.key_condition(1))
+    }
+
+    /// Inserts these columns, unless a row with the key is there.
+    pub fn insert_row(&self, given: &[usize]) -> String {
+        let columns = list(given.iter().map(|&c| self.columns[c].name.as_str()));
+        let slots: Vec<String> = (1..=given.len()).map(|slot| format!("${slot}")).collect();
+        let key = list(self.key.iter().map(|&k| self.columns[k].name.as_str()));
+        let conflict = if self.has_arbiter { format!(" ON CONFLICT ({key}) DO NOTHING") } else { String::new() };
+        format!("INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE VALUES ({}){conflict}", self.name, slots.join(", "))
+    }
+
+    /// Updates these columns; None if only the key is given.
+    pub fn update_row(&self, given: &[usize]) -> Option<String> {
+        let slot = |column: usize| given.iter().position(|&g| g == column).map_or(0, |place| place + 1);
+        let set: Vec<String> = given
+            .iter()
+            .filter(|c| !self.key.contains(c))
+            .map(|&c| format!("{} = ${}", Identifier(&self.columns[c].name), slot(c)))
+            .collect();
+        let key: Vec<String> = self.key.iter().map(|&k| format!("{} = ${}", Identifier(&self.columns[k].name), slot(k))).collect();
+        (!set.is_empty()).then(|| format!("UPDATE {} SET {} WHERE {}", self.name, set.join(", "), key.join(" AND ")))
+    }
+}
