@@ -9,13 +9,13 @@ use crate::captured::Captured;
 use crate::definer::Definer;
 use crate::error::raise;
 use crate::extension::Extension;
-use crate::pending;
+use crate::pending::{self, Logged};
 use crate::quote::{list, owned, qualified};
 use crate::spi::{self, Session, View};
 use pgrx::pg_sys::{self, Datum, HeapTuple, TriggerData};
 use pgrx::prelude::*;
 use std::rc::Rc;
-use sync_shared::{Error, Operation, Result};
+use sync_shared::{Error, Label, Operation, Result};
 
 /// The calling convention of [`sync_capture`].
 #[unsafe(no_mangle)]
@@ -153,15 +153,15 @@ impl Writer<'_> {
                 Ok(true)
             })?;
         }
-        keys.iter().try_for_each(|pk_value| self.append(Operation::Delete, pk_value, None, None))
+        keys.iter().try_for_each(|pk_value| self.append(Operation::Delete, pk_value, None, (false, None)))
     }
 
-    fn append(&self, operation: Operation, pk_value: &str, payload: Option<&str>, label: Option<sync_shared::Label>) -> Result<()> {
+    fn append(&self, operation: Operation, pk_value: &str, payload: Option<&str>, (pending, label): (bool, Option<Label>)) -> Result<()> {
         let (table, origin) = (self.captured.table, self.captured.origin);
         let entry = Entry { table, operation, origin, label: label.as_ref(), pk_value, payload };
         let version = append(self.extension, &entry);
-        if label.is_some() {
-            pending::fulfil(version);
+        if pending {
+            pending::fulfil(Logged { version, labelled: label.is_some() });
         }
         Ok(())
     }

@@ -16,16 +16,24 @@ pub struct Pending {
     /// The columns that are written, and their values as a payload has them; None for a delete.
     pub values: Option<Vec<(String, String)>>,
     pub label: Label,
-    /// The entry that got the label.
-    pub version: Option<i64>,
+    /// The entry of the row.
+    pub entry: Option<Logged>,
+}
+
+/// The entry that was logged for the row.
+#[derive(Clone, Copy, Debug)]
+pub struct Logged {
+    pub version: i64,
+    /// False: a trigger has made something else of the row, so the entry is a local change.
+    pub labelled: bool,
 }
 
 thread_local! {
     static PENDING: RefCell<Option<Pending>> = const { RefCell::new(None) };
 }
 
-/// Runs `body`, one statement that writes the row; returns the entry that got the label.
-pub fn with(pending: Pending, body: impl FnOnce()) -> Option<i64> {
+/// Runs `body`, one statement that writes the row; returns the row's entry.
+pub fn with(pending: Pending, body: impl FnOnce()) -> Option<Logged> {
     /// Whatever ends the statement, nothing is pending after it.
     struct Clear;
     impl Drop for Clear {
@@ -36,30 +44,31 @@ pub fn with(pending: Pending, body: impl FnOnce()) -> Option<i64> {
     PENDING.set(Some(pending));
     let _clear = Clear;
     body();
-    PENDING.with_borrow(|pending| pending.as_ref().and_then(|p| p.version))
+    PENDING.with_borrow(|pending| pending.as_ref().and_then(|p| p.entry))
 }
 
-/// The label of the change that a row's tuple holds, if it is the one that is being written. `values`: None for a delete.
-pub fn label_for(captured: &Captured, pk_value: &str, values: Option<&[Option<Datum>]>) -> Result<Option<Label>> {
+/// The label of the change that a row's tuple holds, if it is the one that is being written; and whether it is that row at all.
+/// `values`: None for a delete.
+pub fn label_for(captured: &Captured, pk_value: &str, values: Option<&[Option<Datum>]>) -> Result<(bool, Option<Label>)> {
     PENDING.with_borrow(|pending| {
-        let Some(pending) = pending.as_ref().filter(|p| p.table == captured.table && p.version.is_none() && p.pk_value == pk_value)
-        else {
-            return Ok(None);
+        let is_open = |p: &&Pending| p.entry.is_none_or(|e| !e.labelled);
+        let Some(pending) = pending.as_ref().filter(|p| p.table == captured.table && p.pk_value == pk_value).filter(is_open) else {
+            return Ok((false, None));
         };
         let same = match (&pending.values, values) {
             (None, None) => true,
             (Some(wanted), Some(values)) => holds(captured, wanted, values)?,
             _ => false,
         };
-        Ok(same.then_some(pending.label))
+        Ok((true, same.then_some(pending.label)))
     })
 }
 
-/// The entry was logged.
-pub fn fulfil(version: i64) {
+/// The row's entry was logged.
+pub fn fulfil(logged: Logged) {
     PENDING.with_borrow_mut(|pending| {
         if let Some(pending) = pending {
-            pending.version = Some(version);
+            pending.entry = Some(logged);
         }
     });
 }

@@ -5,7 +5,7 @@
 
 use crate::append;
 use crate::host::PgHost;
-use crate::pending::{self, Pending};
+use crate::pending::{self, Logged, Pending};
 use crate::spi::{self, Parameter, View};
 use crate::tables::TablePlan;
 use crate::transaction::Unit;
@@ -40,7 +40,7 @@ pub fn put_row(
             Ok::<_, Error>((plan.columns[column].name.clone(), json))
         });
         let wanted: Vec<(String, String)> = wanted.collect::<Result<_>>()?;
-        let pending = |label: &Label| Pending { table: table.id, pk_value: pk_value.clone(), values: Some(wanted.clone()), label: *label, version: None };
+        let pending = |label: &Label| Pending { table: table.id, pk_value: pk_value.clone(), values: Some(wanted.clone()), label: *label, entry: None };
         write_row(host, &plan, &given, &parameters, (&key, &pk_value), label.map(pending))
     })?;
     log_anyway(host, table, &key_values, Operation::Update, written, label, log_unchanged)
@@ -58,16 +58,16 @@ pub fn remove_row(
         let key = plan.key_parameters(key).map_err(mismatch)?;
         let pk_value = plan.write_key(&key)?;
         let before = append::count();
-        let pending = label.map(|label| Pending { table: table.id, pk_value: pk_value.clone(), values: None, label: *label, version: None });
-        let (mut count, mut version) = (0, None);
+        let pending = label.map(|label| Pending { table: table.id, pk_value: pk_value.clone(), values: None, label: *label, entry: None });
+        let (mut count, mut entry) = (0, None);
         if host.holds(plan.id, &pk_value) {
-            (count, version) = run(&plan.delete_row(), &key, pending)?;
+            (count, entry) = run(&plan.delete_row(), &key, pending)?;
         }
         if count == 0 && is_there(&plan, &key)? {
             return Err(if host.holds(plan.id, &pk_value) { ignored() } else { RowFailure::Overtaken });
         }
         host.release(plan.id, &pk_value);
-        Ok(written(before, version, count > 0))
+        Ok(written(before, entry, count > 0))
     })?;
     log_anyway(host, table, key, Operation::Delete, written, label, log_unchanged)
 }
@@ -147,9 +147,9 @@ fn write_row(
     let before = append::count();
     if host.holds(plan.id, pk_value) {
         let Some(update) = plan.update_row(given) else { return Ok(Written::default()) };
-        let (count, version) = run(&update, parameters, pending.clone())?;
+        let (count, entry) = run(&update, parameters, pending.clone())?;
         if count > 0 {
-            return Ok(written(before, version, true));
+            return Ok(written(before, entry, true));
         }
         if is_there(plan, key)? {
             return Err(ignored());
@@ -157,35 +157,35 @@ fn write_row(
         // What was written before, or its cascades, has removed the row.
         host.release(plan.id, pk_value);
     }
-    let (count, version) = run(&plan.insert_row(given), parameters, pending.clone())?;
+    let (count, entry) = run(&plan.insert_row(given), parameters, pending.clone())?;
     if count > 0 {
         host.hold(plan.id, pk_value);
         crate::identity::advance(plan, given, parameters);
-        return Ok(written(before, version, true));
+        return Ok(written(before, entry, true));
     }
     match is_there(plan, key)? {
         true if plan.can_lock() => Err(RowFailure::Overtaken),
         // Without the right to update there is no right to lock: this says so.
         true => {
             let update = plan.update_row(given).unwrap_or_else(|| plan.find_row());
-            let (count, version) = run(&update, parameters, pending)?;
-            Ok(written(before, version, count > 0))
+            let (count, entry) = run(&update, parameters, pending)?;
+            Ok(written(before, entry, count > 0))
         }
         false => Err(ignored()),
     }
 }
 
-/// Runs a statement that writes one row; returns the rows written, and the entry that got the label.
-fn run(sql: &str, parameters: &[Parameter], pending: Option<Pending>) -> Result<(u64, Option<i64>)> {
+/// Runs a statement that writes one row; returns the rows written, and the row's entry.
+fn run(sql: &str, parameters: &[Parameter], pending: Option<Pending>) -> Result<(u64, Option<Logged>)> {
     let mut count = Ok(0);
-    let version = match pending {
+    let entry = match pending {
         None => {
             count = spi::execute(sql, parameters);
             None
         }
         Some(pending) => pending::with(pending, || count = spi::execute(sql, parameters)),
     };
-    count.map(|count| (count, version))
+    count.map(|count| (count, entry))
 }
 
 fn is_there(plan: &TablePlan, key: &[Parameter]) -> Result<bool> {
@@ -210,10 +210,10 @@ fn log_anyway(
 }
 
 /// What a statement did, by the entries that this backend has logged.
-fn written(before: u64, version: Option<i64>, changed: bool) -> Written {
+fn written(before: u64, entry: Option<Logged>, changed: bool) -> Written {
     let logged = append::count() - before;
-    // An entry of the row itself that did not get the label holds what a trigger made of the row: a local change.
-    Written { version: version.or((logged > 0).then_some(0)), changed, caused_more: logged > u64::from(version.is_some()) }
+    let own = u64::from(entry.is_some_and(|e| e.labelled));
+    Written { version: entry.map(|e| e.version), changed, caused_more: logged > own }
 }
 
 fn mismatch(message: String) -> RowFailure {

@@ -53,11 +53,13 @@ impl Wanted {
 pub struct NewestEntries {
     rows: HashMap<RowHash, Option<Known>>,
     read_to: i64,
+    /// Below this nothing can be added to the log any more.
+    settled: i64,
 }
 
 impl NewestEntries {
     pub fn find(host: &mut dyn Host, catalog: &Catalog, wanted: &HashMap<RowHash, Wanted>) -> Result<NewestEntries> {
-        let read_to = host.tip()?;
+        let (settled, read_to) = (host.head()?, host.tip()?);
         let mut rows: HashMap<RowHash, Option<Known>> = wanted.keys().map(|row| (*row, None)).collect();
         let floor = wanted.values().map(|w| w.above).min().unwrap_or(i64::MAX);
         let mut missing = rows.len();
@@ -80,13 +82,14 @@ impl NewestEntries {
                 })?;
             }
         }
-        Ok(NewestEntries { rows, read_to })
+        Ok(NewestEntries { rows, read_to, settled })
     }
 
     /// The newest entry of a row that was looked for.
     pub fn of(&mut self, host: &mut dyn Host, catalog: &Catalog, row: &RowHash) -> Result<Option<Known>> {
         let tip = host.tip()?;
         if tip > self.read_to {
+            self.settled = host.head()?;
             let rows = &mut self.rows;
             host.read_log(catalog, LogRange { upto: tip, ..LogRange::after(self.read_to) }, &mut |entry| {
                 if let Some(known) = rows.get_mut(&entry.row_hash()?) {
@@ -102,6 +105,6 @@ impl NewestEntries {
     /// How far the log was searched, and the newest entry of a row above a version.
     pub fn searched(&self, row: &RowHash, above: i64) -> Wanted {
         let known = self.rows.get(row).copied().flatten();
-        Wanted { above: self.read_to, met: known.map(|k| k.version).filter(|&version| version > above) }
+        Wanted { above: self.read_to.min(self.settled), met: known.map(|k| k.version).filter(|&version| version > above) }
     }
 }
