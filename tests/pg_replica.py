@@ -54,6 +54,34 @@ class PgReplica(Replica):
         with super().transaction(begin):
             yield self
 
+    def begin(self):
+        self.sql("BEGIN")
+
+    def attempt(self, query, *args):
+        """As in the base class; what fails leaves the transaction as it was."""
+        in_transaction = self.connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+        if in_transaction:
+            self.sql("SAVEPOINT attempt")
+        try:
+            self.sql(query, *args)
+        except psycopg.Error as error:
+            if "constraint" not in str(error).lower():
+                raise
+            if in_transaction:
+                self.sql("ROLLBACK TO attempt")
+
+    def check_whole(self):
+        """Every foreign key holds, also those that were checked late."""
+        for child, parent, columns, keys in self.sql(
+            "SELECT c.conrelid::regclass::text, c.confrelid::regclass::text,"
+            " array(SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = c.conrelid AND attnum = ANY (c.conkey)),"
+            " array(SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = c.confrelid AND attnum = ANY (c.confkey))"
+            " FROM pg_constraint c WHERE c.contype = 'f'"
+        ):
+            joined = " AND ".join(f"p.{key} = c.{column}" for column, key in zip(columns, keys))
+            orphans = f"SELECT count(*) FROM {child} c WHERE c.{columns[0]} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {parent} p WHERE {joined})"
+            assert self.value(orphans) == 0, f"a foreign key of {child} is violated"
+
     def rows(self, table):
         keys = self.sql(
             "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"

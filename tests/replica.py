@@ -11,11 +11,12 @@ import pathlib
 import sqlite3
 
 import apsw
+import psycopg
 import pytest
 
 # One driver a process: a loadable extension holds the API of one SQLite library, and the two drivers bring one each.
 DRIVERS = (os.environ.get("SYNC_DRIVER", "sqlite3"),)
-DRIVER_ERRORS = (sqlite3.Error, apsw.Error)
+DRIVER_ERRORS = (sqlite3.Error, apsw.Error, psycopg.Error)
 BUSY_TIMEOUT_MS = 10_000
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
@@ -108,6 +109,24 @@ class Replica:
             self.sql("ROLLBACK")
             raise
         self.sql("COMMIT")
+
+    def begin(self):
+        """Begin a transaction of the application that will write."""
+        self.sql("BEGIN IMMEDIATE")
+
+    def attempt(self, query, *args):
+        """A write of an application, in its transaction or without one; one that breaks a constraint is its own affair."""
+        try:
+            self.sql(query, *args)
+        except DRIVER_ERRORS as error:
+            if "constraint" not in str(error).lower():
+                raise
+
+    def check_whole(self):
+        """The database is not damaged, and where foreign keys are enforced none is violated."""
+        assert self.value("PRAGMA integrity_check") == "ok", "a database is damaged: integrity_check"
+        if self.value("PRAGMA foreign_keys"):
+            assert self.sql("PRAGMA foreign_key_check") == [], "a foreign key is violated: foreign_key_check"
 
     def close(self):
         """Close the connection. The replica can be opened again with another `Replica` of the same path."""

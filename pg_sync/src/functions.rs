@@ -6,6 +6,7 @@ use crate::fence;
 use crate::host::PgHost;
 use crate::relation::meant;
 use crate::spi::Session;
+use crate::transaction::catch;
 use pgrx::pg_sys::FunctionCallInfo;
 use pgrx::prelude::*;
 use sync_shared::{ApplyOptions, Error, Host as _, Result};
@@ -14,8 +15,12 @@ use sync_shared::{ApplyOptions, Error, Host as _, Result};
 pub fn call<T>(fcinfo: FunctionCallInfo, body: impl FnOnce(&mut PgHost) -> Result<T>) -> T {
     let _session = Session::open();
     let mut host = PgHost::new(Extension::of(fcinfo));
-    let result = initialize(&mut host).and_then(|()| body(&mut host));
-    result.unwrap_or_else(|error| raise(error))
+    let result = catch(|| initialize(&mut host).and_then(|()| body(&mut host)));
+    result.unwrap_or_else(|error| {
+        host.abandon();
+        error.rethrow()
+    })
+    .unwrap_or_else(|error| raise(error))
 }
 
 /// As [`call`], one at a time in this database: for what changes the state of the replica.
@@ -70,8 +75,14 @@ fn sync_version() -> &'static str {
 fn sync_init(origin_id: default!(Option<&str>, "NULL"), fcinfo: FunctionCallInfo) -> String {
     let _session = Session::open();
     let mut host = PgHost::new(Extension::of(fcinfo));
-    fence::lock_applies();
-    pure(sync_shared::init(&mut host, origin_id))
+    let result = catch(|| {
+        fence::lock_applies();
+        sync_shared::init(&mut host, origin_id)
+    });
+    pure(result.unwrap_or_else(|error| {
+        host.abandon();
+        error.rethrow()
+    }))
 }
 
 #[pg_extern]

@@ -3,6 +3,7 @@
 
 use crate::bookkeeping::translate;
 use crate::definer::Definer;
+use crate::error::caught;
 use crate::extension::Extension;
 use crate::quote::{c_string, qualified};
 use crate::spi::{self, View};
@@ -84,10 +85,18 @@ impl PgHost {
             return in_subtransaction(|| body(self)).unwrap_or_else(|error| Err(Error::Engine(error).into()));
         }
         catch(|| body(self)).unwrap_or_else(|error| {
+            let error = caught(error);
             self.broken = true;
             self.narrows = error.scope == Scope::Row;
             Err(RowFailure::Fatal(Error::Engine(error)))
         })
+    }
+
+    /// Undoes every unit of work that is open. An error that leaves one open would leave the session in a transaction of its own.
+    pub fn abandon(&mut self) {
+        while let Some(unit) = self.units.pop() {
+            unit.end(false);
+        }
     }
 
     pub fn holds(&self, table: i64, pk_value: &str) -> bool {

@@ -4,11 +4,12 @@
 //! inserted only if nobody else has inserted it meanwhile; else it is judged again. So nothing is overwritten unseen.
 
 use crate::append;
+use crate::error::caught;
 use crate::host::PgHost;
 use crate::pending::{self, Logged, Pending};
 use crate::spi::{self, Parameter, View};
 use crate::tables::TablePlan;
-use crate::transaction::Unit;
+use crate::transaction::{Unit, catch};
 use std::collections::BTreeMap;
 use sync_shared::{Catalog, Error, Label, Operation, Result, Row, RowFailure, Table, Target, Value, Written};
 
@@ -92,7 +93,7 @@ pub fn stream_rows(host: &mut PgHost, table: &Table, visit: &mut dyn FnMut(&dyn 
 /// Locks the rows that are there, in the order of their keys. A delete of a row that is not there is logged all the same, and no lock
 /// keeps another writer from inserting the row meanwhile: for that the table is locked, before any row is.
 pub fn lock_rows(host: &mut PgHost, catalog: &Catalog, targets: &[Target<'_>]) -> Result<()> {
-    let mut rows: BTreeMap<(i64, String), (usize, Vec<Parameter>, bool)> = BTreeMap::new();
+    let mut rows = Rows::new();
     for target in targets {
         let plan = host.plan(&catalog.tables[target.table])?;
         if let Some(key) = plan.key_if_possible(target.key) {
@@ -102,30 +103,38 @@ pub fn lock_rows(host: &mut PgHost, catalog: &Catalog, targets: &[Target<'_>]) -
         }
     }
     loop {
-        let mut tables: Vec<usize> = Vec::new();
         let unit = Unit::begin();
-        for ((id, pk_value), (table, key, deletes)) in &rows {
-            let plan = host.plan(&catalog.tables[*table])?;
-            if !plan.can_lock() {
-                continue;
-            }
-            match spi::execute(&plan.lock_row(), key)? {
-                0 if *deletes && !host.is_table_locked(*id) && !tables.contains(table) => tables.push(*table),
-                0 => {}
-                _ => host.hold(*id, pk_value),
-            }
-        }
+        let result = catch(|| lock_each(host, catalog, &rows));
+        // Other writers may wait for rows that are locked here: none is while a table is waited for.
+        unit.end(matches!(&result, Ok(Ok(tables)) if tables.is_empty()));
+        let mut tables = result.unwrap_or_else(|error| Err(caught(error).into()))?;
         if tables.is_empty() {
-            unit.end(true);
             return Ok(());
         }
-        // Other writers may wait for rows that are locked here: none is while the table is waited for.
-        unit.end(false);
         tables.sort_unstable();
         for table in tables {
             lock_table(host, &catalog.tables[table])?;
         }
     }
+}
+
+type Rows = BTreeMap<(i64, String), (usize, Vec<Parameter>, bool)>;
+
+/// Locks the rows that are there; returns the tables that have to be locked first.
+fn lock_each(host: &mut PgHost, catalog: &Catalog, rows: &Rows) -> Result<Vec<usize>> {
+    let mut tables: Vec<usize> = Vec::new();
+    for ((id, pk_value), (table, key, deletes)) in rows {
+        let plan = host.plan(&catalog.tables[*table])?;
+        if !plan.can_lock() {
+            continue;
+        }
+        match spi::execute(&plan.lock_row(), key)? {
+            0 if *deletes && !host.is_table_locked(*id) && !tables.contains(table) => tables.push(*table),
+            0 => {}
+            _ => host.hold(*id, pk_value),
+        }
+    }
+    Ok(tables)
 }
 
 /// Keeps other writers away from a table.

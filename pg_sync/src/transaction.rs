@@ -4,6 +4,7 @@
 use crate::error::caught;
 use pgrx::PgTryBuilder;
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::CaughtError;
 use std::panic::AssertUnwindSafe;
 use sync_shared::EngineError;
 
@@ -37,11 +38,11 @@ impl Unit {
     }
 }
 
-/// Runs `body`; what the server raises in it is returned. The (sub)transaction around it is broken then, and has to be undone.
-pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, EngineError> {
+/// Runs `body`; what is raised in it is returned. The (sub)transaction around it is broken then, and has to be undone.
+pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, CaughtError> {
     // SAFETY: where memory is taken from is put back after an error.
     let context = unsafe { pg_sys::CurrentMemoryContext };
-    let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(body()))).catch_others(|error| Err(caught(error))).execute();
+    let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(body()))).catch_others(Err).execute();
     if result.is_err() {
         // SAFETY: as above.
         unsafe { pg_sys::MemoryContextSwitchTo(context) };
@@ -54,5 +55,5 @@ pub fn in_subtransaction<T>(body: impl FnOnce() -> T) -> Result<T, EngineError> 
     let unit = Unit::begin();
     let result = catch(body);
     unit.end(result.is_ok());
-    result
+    result.map_err(caught)
 }

@@ -9,7 +9,7 @@ import contextlib
 import json
 import pathlib
 
-from replica import DRIVER_ERRORS, Replica, sync_error
+from replica import Replica, sync_error
 
 from history import PARENTS
 from ledger import KEY_LENGTHS, Ledger
@@ -54,7 +54,7 @@ class Fleet:
         replica.script(SCHEMA.format(on_delete=self.history.on_delete))
         with self.ledger.watch(replica):
             for write in self.history.preloaded[number]:
-                attempt(replica, write)
+                replica.attempt(*write)
         replica.sql("SELECT sync_init(?)", ORIGINS[number])
         options = {"conflict": self.history.strategy}
         if self.history.strategy == "custom":
@@ -80,11 +80,11 @@ class Fleet:
     def write(self, number, writes, ending, ahead_ms):
         replica = self.replicas[number]
         before = newest_version(replica)
-        replica.sql("BEGIN IMMEDIATE")
+        replica.begin()
         for write in writes:
             # What is rolled back was never written.
             with contextlib.nullcontext() if ending == "ROLLBACK" else self.ledger.watch(replica):
-                attempt(replica, write)
+                replica.attempt(*write)
         replica.sql(ending)
         if ending == "ROLLBACK":
             assert newest_version(replica) == before, "a rollback left a trace: in the log"
@@ -157,10 +157,14 @@ class Fleet:
             receiver, text = client, server.fetch_text(client.cursor, 5, client.origin)
         else:
             receiver, text = server, client.fetch_local_text(5)
-        before = receiver.path.read_bytes()
+        before = self.whole(receiver)
         with sync_error("InvalidBatch"):
             receiver.apply(text[: len(text) * permille // 1000])
-        assert receiver.path.read_bytes() == before, "a truncated batch changed the database: it must not"
+        assert self.whole(receiver) == before, "a truncated batch changed the database: it must not"
+
+    def whole(self, replica):
+        """All that a replica has stored."""
+        return replica.path.read_bytes()
 
     def compact(self, number):
         self.replicas[number].sql("SELECT sync_compact()")
@@ -237,28 +241,21 @@ class Fleet:
                     f"a stale {direction} changed something: {text}"
                 )
 
+    def stop_refusing(self, replica):
+        for event in ("INSERT", "UPDATE"):
+            replica.sql(f"DROP TRIGGER IF EXISTS refuse_{event}")
+
     def heal(self):
         """Take away every cause of a rejection: nothing refuses rows, no code is taken, no child holds a parent back, every parent is there."""
         for replica in self.replicas:
-            for event in ("INSERT", "UPDATE"):
-                replica.sql(f"DROP TRIGGER IF EXISTS refuse_{event}")
+            self.stop_refusing(replica)
             with self.ledger.watch(replica):
                 replica.sql("UPDATE parent SET code = NULL")
                 replica.sql("UPDATE child SET parent = NULL")
         server = self.replicas[0]
         with self.ledger.watch(server):
             for parent in PARENTS:
-                server.sql("INSERT OR IGNORE INTO parent(id) VALUES (?)", parent)
-
-
-def attempt(replica, write):
-    """A write of an application; one that breaks a constraint is its own affair."""
-    statement, *arguments = write
-    try:
-        replica.sql(statement, *arguments)
-    except DRIVER_ERRORS as error:
-        if "constraint" not in str(error).lower():
-            raise
+                server.sql("INSERT INTO parent(id) VALUES (?) ON CONFLICT DO NOTHING", parent)
 
 
 def newest_version(replica):

@@ -48,9 +48,7 @@ class Ledger:
         for table in rows:
             self.check_nothing_invented(table)
         for replica in replicas:
-            assert replica.value("PRAGMA integrity_check") == "ok", "a database is damaged: integrity_check"
-            if replica.value("PRAGMA foreign_keys"):
-                assert replica.sql("PRAGMA foreign_key_check") == [], "a foreign key is violated: foreign_key_check"
+            replica.check_whole()
 
     def check_nothing_lost(self, keys):
         never_deleted = self.values.keys() - self.deleted

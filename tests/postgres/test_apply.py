@@ -1,0 +1,303 @@
+"""Applying batches while others write: the rule decides, nothing is overwritten unseen, and nothing half-way stays."""
+
+import json
+import threading
+import time
+import uuid
+
+import psycopg
+import pytest
+
+from pg_replica import pg_error
+
+SENDER = str(uuid.UUID(int=7))
+FUTURE = "2999-01-01T00:00:00.000Z"
+
+
+def change(version, key, name, operation="Update", stamp=None, table="person"):
+    stamp = stamp or time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+    payload = None if operation == "Delete" else json.dumps({"id": key, "name": name, "email": None})
+    return {
+        "version": version, "tableName": table, "pkValue": json.dumps({"id": key}), "operation": operation,
+        "payload": payload, "origin": SENDER, "timestamp": stamp,
+    }
+
+
+def push(*changes, seen=0, sender=SENDER):
+    versions = [c["version"] for c in changes]
+    return {
+        "kind": "push", "originId": sender, "epoch": "e", "fromVersion": versions[0] - 1, "toVersion": versions[-1],
+        "lastServerVersion": seen, "changes": list(changes),
+    }
+
+
+class Background(threading.Thread):
+    """A statement in another session, which may have to wait."""
+
+    def __init__(self, body):
+        super().__init__(daemon=True)
+        self.body, self.answer, self.error = body, None, None
+        self.start()
+
+    def run(self):
+        try:
+            self.answer = self.body()
+        except Exception as error:
+            self.error = error
+
+    def result(self):
+        self.join(30)
+        assert not self.is_alive(), "it waits for ever"
+        if self.error:
+            raise self.error
+        return self.answer
+
+
+def waits(database, seconds=0.5):
+    """Does a session of this database wait for a lock?"""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if database.value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_an_uncommitted_newer_edit_is_not_overwritten_by_an_older_push(database, session):
+    database.sql("INSERT INTO person VALUES (1, 'first', NULL)")
+    writer, server = session(), session()
+    writer.sql("BEGIN")
+    writer.sql("UPDATE person SET name = 'newer' WHERE id = 1")
+    apply = Background(lambda: server.apply(push(change(1, 1, "older", stamp="2001-01-01T00:00:00.000Z"), seen=1)))
+    assert waits(database)
+    writer.sql("COMMIT")
+    assert apply.result()["conflicts"] == 1
+    assert database.rows("person") == [(1, "newer", None)]
+
+
+def test_an_uncommitted_insert_of_the_same_key_is_not_overwritten_unseen(database, session):
+    writer, server = session(), session()
+    writer.sql("BEGIN")
+    writer.sql("INSERT INTO person VALUES (1, 'local', NULL)")
+    apply = Background(lambda: server.apply(push(change(1, 1, "remote", "Insert", stamp="2001-01-01T00:00:00.000Z"))))
+    assert waits(database)
+    writer.sql("COMMIT")
+    assert apply.result()["conflicts"] == 1
+    assert database.rows("person") == [(1, "local", None)]
+
+
+def test_an_insert_that_is_rolled_back_leaves_the_row_to_the_push(database, session):
+    writer, server = session(), session()
+    writer.sql("BEGIN")
+    writer.sql("INSERT INTO person VALUES (1, 'local', NULL)")
+    apply = Background(lambda: server.apply(push(change(1, 1, "remote", "Insert"))))
+    assert waits(database)
+    writer.sql("ROLLBACK")
+    assert apply.result()["applied"] == 1
+    assert database.rows("person") == [(1, "remote", None)]
+
+
+def test_a_delete_of_a_row_that_is_being_inserted(database, session):
+    writer, server = session(), session()
+    writer.sql("BEGIN")
+    writer.sql("INSERT INTO person VALUES (1, 'local', NULL)")
+    apply = Background(lambda: server.apply(push(change(1, 1, None, "Delete", stamp="2001-01-01T00:00:00.000Z"))))
+    assert waits(database)
+    writer.sql("COMMIT")
+    apply.result()
+    assert database.rows("person") == [(1, "local", None)]
+    newest = database.log()[-1]
+    assert newest["operation"] == "insert", "the log says what the table says"
+
+
+def test_a_row_that_is_deleted_while_the_push_waits(database, session):
+    database.sql("INSERT INTO person VALUES (1, 'first', NULL)")
+    writer, server = session(), session()
+    writer.sql("BEGIN")
+    writer.sql("DELETE FROM person")
+    apply = Background(lambda: server.apply(push(change(1, 1, "older", stamp="2001-01-01T00:00:00.000Z"), seen=1)))
+    assert waits(database)
+    writer.sql("COMMIT")
+    assert apply.result()["conflicts"] == 1
+    assert database.rows("person") == []
+
+
+@pytest.mark.parametrize("newer_first", [True, False])
+def test_two_pushes_of_one_row_leave_the_winner(database, session, newer_first):
+    database.sql("INSERT INTO person VALUES (1, 'first', NULL)")
+    one, two = session(), session()
+    older = push(change(1, 1, "older", stamp="2001-01-01T00:00:00.000Z"), seen=1)
+    newer = push(change(1, 1, "newer", stamp="2002-01-01T00:00:00.000Z") | {"origin": str(uuid.UUID(int=8))}, seen=1, sender=str(uuid.UUID(int=8)))
+    first, second = (newer, older) if newer_first else (older, newer)
+    one.sql("BEGIN")
+    one.apply(first)
+    apply = Background(lambda: two.apply(second))
+    assert waits(database)
+    one.sql("COMMIT")
+    apply.result()
+    assert database.rows("person") == [(1, "newer", None)]
+
+
+def test_writers_and_pushes_together_lose_nothing(database, session):
+    """Local writers and pushes of the same rows: afterwards the newest log entry of every row is what the table holds."""
+    rows, rounds = 20, 30
+
+    def write(number):
+        writer = session()
+        for n in range(rounds):
+            key = (n * 7 + number) % rows
+            try:
+                writer.sql("INSERT INTO person VALUES (?, ?, NULL) ON CONFLICT (id) DO UPDATE SET name = excluded.name", key, f"w{number}.{n}")
+                if n % 5 == number:
+                    writer.sql("DELETE FROM person WHERE id = ?", key)
+            except psycopg.errors.DeadlockDetected:
+                pass
+
+    def apply(number):
+        server = session()
+        sender = str(uuid.UUID(int=100 + number))
+        version = 0
+        for n in range(rounds):
+            changes = []
+            for place in range(5):
+                version += 1
+                key = (n * 3 + place * 2 + number) % rows
+                operation = "Delete" if place == 4 else "Update"
+                changes.append(change(version, key, f"p{number}.{n}.{place}", operation) | {"origin": sender})
+            batch = push(*changes, sender=sender)
+            for _ in range(5):
+                try:
+                    server.apply(batch)
+                    break
+                except psycopg.errors.DeadlockDetected:
+                    continue
+
+    workers = [Background(lambda n=n: write(n)) for n in range(3)] + [Background(lambda n=n: apply(n)) for n in range(3)]
+    for worker in workers:
+        worker.join(100)
+        assert not worker.is_alive()
+        assert worker.error is None, worker.error
+    newest = {}
+    for entry in database.log():
+        newest[json.loads(entry["pk_value"])["id"]] = entry["payload"] and json.loads(entry["payload"])["name"]
+    held = {key: name for key, name, _ in database.rows("person")}
+    assert held == {key: name for key, name in newest.items() if name is not None}
+
+
+def test_a_failing_batch_moves_nothing(database):
+    before = database.state, database.sql("SELECT * FROM _sync_received")
+    with pg_error("InvalidBatch"):
+        database.apply(push(change(1, 1, "a", "Insert"), change(2, 2, "b", "Nonsense")))
+    with pg_error("TableNotFound"):
+        database.apply(push(change(1, 1, "a", "Insert"), change(2, 2, "b", table="nothing")))
+    with pg_error("TableNotFound"):
+        database.apply(push(change(1, 1, "a", "Insert", table='person"; DROP TABLE person; --')))
+    with pg_error("TableNotTracked"):
+        database.apply(push(change(1, 1, "a", "Insert", table="_sync_state")))
+    assert (database.state, database.sql("SELECT * FROM _sync_received")) == before
+    assert database.rows("person") == []
+
+
+def test_a_deadlock_fails_the_whole_batch_and_it_can_be_sent_again(database, session):
+    database.sql("INSERT INTO person VALUES (1, 'a', NULL), (2, 'b', NULL)")
+    writer, server = session(), session()
+    server.sql("SET deadlock_timeout = '100ms'")
+    writer.sql("SET deadlock_timeout = '10s'")
+    batch = push(change(1, 1, "x", stamp=None), change(2, 2, "y"), seen=2)
+    writer.sql("BEGIN")
+    writer.sql("UPDATE person SET email = 'w' WHERE id = 2")
+    apply = Background(lambda: server.apply(batch))
+    assert waits(database)
+    blocked = Background(lambda: writer.sql("UPDATE person SET email = 'w' WHERE id = 1"))
+    with pytest.raises(psycopg.errors.DeadlockDetected):
+        apply.result()
+    blocked.result()
+    writer.sql("COMMIT")
+    assert database.rejections() == [] and database.sql("SELECT * FROM _sync_received") == []
+    assert server.apply(batch)["conflicts"] == 2
+
+
+def test_a_dry_run_leaves_nothing(database):
+    answer = database.apply(push(change(1, 1, "a", "Insert")), dryRun=True)
+    assert answer["applied"] == 1
+    assert database.rows("person") == [] and database.log() == []
+    assert database.apply(push(change(1, 1, "a", "Insert")))["applied"] == 1
+
+
+def test_an_apply_inside_a_transaction_of_the_callers_is_undone_with_it(database):
+    database.sql("BEGIN")
+    assert database.apply(push(change(1, 1, "a", "Insert")))["applied"] == 1
+    database.sql("ROLLBACK")
+    assert database.rows("person") == [] and database.log() == [] and database.sql("SELECT * FROM _sync_received") == []
+
+
+def test_a_label_outlives_neither_an_error_nor_its_row(database, session):
+    database.script(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.name = 'bad' THEN RAISE 'no'; END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER z AFTER INSERT OR UPDATE ON person FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    answer = database.apply(push(change(1, 1, "good", "Insert"), change(2, 2, "bad", "Insert"), change(3, 3, "good", "Insert")))
+    assert (answer["applied"], answer["rejected"]) == (2, 1)
+    database.sql("INSERT INTO person VALUES (2, 'fine', NULL)")
+    assert [entry["origin"] == SENDER for entry in database.log()] == [True, True, False]
+
+
+def test_identity_columns_go_on_above_what_was_applied(make_database):
+    database = make_database(
+        "CREATE TABLE person(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text, email text,"
+        " twice text GENERATED ALWAYS AS (name || name) STORED)",
+        track=["person"],
+    )
+    assert database.apply(push(change(1, 41, "a", "Insert")))["applied"] == 1
+    database.sql("INSERT INTO person(name) VALUES ('b')")
+    assert database.rows("person") == [(41, "a", None, "aa"), (42, "b", None, "bb")]
+
+
+def test_keys_in_any_order_and_cycles_where_they_can_wait(make_database):
+    database = make_database(
+        "CREATE TABLE person(id bigint PRIMARY KEY, name text, email text, friend bigint REFERENCES person DEFERRABLE)", track=["person"]
+    )
+    changes = [
+        change(n, n, "x", "Insert") | {"payload": json.dumps({"id": n, "friend": n % 3 + 1})} for n in (1, 2, 3)
+    ]
+    assert database.apply(push(*changes))["applied"] == 3
+    orphan = change(4, 4, "x", "Insert") | {"payload": json.dumps({"id": 4, "friend": 5})}
+    answer = database.apply(push(orphan))
+    assert (answer["applied"], answer["deferred"]) == (0, 1)
+    parent = change(5, 5, "x", "Insert")
+    assert database.apply(push(parent))["applied"] == 2
+    assert [key for key, *_ in database.rows("person")] == [1, 2, 3, 4, 5]
+
+
+def test_a_caller_applies_with_its_own_rights(database, session):
+    database.script(
+        "DROP ROLE IF EXISTS pusher; CREATE ROLE pusher LOGIN; GRANT SELECT, INSERT ON person TO pusher;"
+        "GRANT EXECUTE ON FUNCTION sync_apply_batch, sync_fetch_changes TO pusher; INSERT INTO person VALUES (1, 'a', NULL)"
+    )
+    pusher = session("pusher")
+    answer = pusher.apply(push(change(1, 1, "changed", stamp=FUTURE), change(2, 2, "new", "Insert"), seen=1))
+    assert (answer["applied"], [r["code"] for r in answer["rejections"]]) == (1, ["42501"])
+    assert database.rows("person") == [(1, "a", None), (2, "new", None)]
+    assert len(pusher.fetch()["changes"]) == 2
+    database.sql("REVOKE SELECT ON person FROM pusher")
+    batch = pusher.fetch()
+    assert batch["changes"] == [] and batch["toVersion"] == 2
+    database.sql("GRANT SELECT (id, name) ON person TO pusher")
+    with pg_error("PermissionDenied"):
+        pusher.fetch()
+
+
+def test_row_level_security_is_not_bypassed(database, session):
+    database.script(
+        "DROP ROLE IF EXISTS tenant; CREATE ROLE tenant LOGIN; GRANT ALL ON person TO tenant;"
+        "GRANT EXECUTE ON FUNCTION sync_apply_batch, sync_fetch_changes TO tenant;"
+        "INSERT INTO person VALUES (1, 'theirs', NULL);"
+        "ALTER TABLE person ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON person USING (name = current_user)"
+    )
+    tenant = session("tenant")
+    with pg_error("PermissionDenied"):
+        tenant.fetch()
+    answer = tenant.apply(push(change(1, 1, "tenant", stamp=FUTURE), change(2, 2, "tenant", "Insert"), change(3, 3, "other", "Insert"), seen=1))
+    assert answer["applied"] == 1 and len(answer["rejections"]) == 2
+    assert database.rows("person") == [(1, "theirs", None), (2, "tenant", None)]
