@@ -44,6 +44,7 @@ pub fn install(host: &mut PgHost, table: &Table) -> Result<()> {
         spi::execute(&format!("CREATE TRIGGER {} BEFORE TRUNCATE ON {relation} FOR EACH STATEMENT {call}", Identifier(&trigger)), &[])?;
         spi::execute(&format!("ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {}", Identifier(&trigger)), &[])?;
     }
+    let before = attributes(host, table)?;
     let numbers: Vec<(i16, String)> = relation::columns(oid)
         .into_iter()
         .filter(|c| table.columns.iter().any(|t| t.name == c.name))
@@ -56,8 +57,46 @@ pub fn install(host: &mut PgHost, table: &Table) -> Result<()> {
         Parameter::of(ValueRef::Text(&serde_json::json!(numbers).to_string()))?,
     ];
     spi::execute(&sql, &parameters)?;
+    let new_name = |number: i16| numbers.iter().find(|(n, _)| *n == number).map(|(_, name)| name.clone());
+    let renamed = before.into_iter().filter_map(|(number, old)| Some((old, new_name(number)?))).filter(|(old, new)| old != new);
+    let renamed: Vec<(String, String)> = renamed.collect();
+    if !renamed.is_empty() {
+        rename_in_log(host, table, &renamed)?;
+    }
     host.forget_tables();
     Ok(())
+}
+
+/// The log holds the names that the columns have now.
+fn rename_in_log(host: &PgHost, table: &Table, renamed: &[(String, String)]) -> Result<()> {
+    let log = format!("{}._sync_log_data", host.extension.schema_name);
+    let of_table = [Parameter::of(ValueRef::Integer(table.id))?];
+    let mut renamed_texts: Vec<(i64, String, Option<String>)> = Vec::new();
+    spi::stream(&format!("SELECT version, pk_value, payload FROM {log} WHERE table_id = $1"), &of_table, View::Latest, |rows, at| {
+        let row = rows.row(at)?;
+        let payload = row.optional_text(2)?.map(|text| rename_members(&text, renamed)).transpose()?;
+        renamed_texts.push((row.integer(0)?, rename_members(row.text(1)?, renamed)?, payload));
+        Ok(true)
+    })?;
+    for (version, pk_value, payload) in &renamed_texts {
+        let payload = payload.as_deref().map_or(ValueRef::Null, ValueRef::Text);
+        let parameters = [Parameter::of(ValueRef::Integer(*version))?, Parameter::of(ValueRef::Text(pk_value))?, Parameter::of(payload)?];
+        spi::execute(&format!("UPDATE {log} SET pk_value = $2, payload = $3 WHERE version = $1"), &parameters)?;
+    }
+    Ok(())
+}
+
+fn rename_members(json: &str, renamed: &[(String, String)]) -> Result<String> {
+    let mut out = String::with_capacity(json.len() + 16);
+    for (name, raw) in sync_shared::object_members(json).map_err(Error::corrupt)? {
+        out.push(if out.is_empty() { '{' } else { ',' });
+        let name = renamed.iter().find(|(old, _)| *old == name).map_or(name.as_ref(), |(_, new)| new);
+        sync_shared::write_string(&mut out, name);
+        out.push(':');
+        out.push_str(raw);
+    }
+    out.push('}');
+    Ok(out)
 }
 
 pub fn remove(host: &mut PgHost, table: &Table) -> Result<()> {
@@ -96,22 +135,34 @@ pub fn state(host: &mut PgHost, table: &Table) -> Result<CaptureState> {
     }
     let whole = count == TRIGGERS.len() as i64;
     let intact = whole && truncates == leaves.len() as i64;
-    Ok(CaptureState { table_name: Some(relation::name_of(oid)), columns: captured_columns(host, table, oid)?, intact, suspect: !whole })
+    Ok(CaptureState { table_name: Some(relation::name_of(oid)), columns: captured_columns(host, table, oid)?, intact, suspect: !whole || types_changed(table, oid) })
 }
 
-/// The columns that were captured when capture was installed, under their names of now; None if one of them is gone.
-fn captured_columns(host: &PgHost, table: &Table, oid: Oid) -> Result<Option<Vec<String>>> {
+/// The columns that were captured when capture was installed: attribute numbers, and the names they had.
+fn attributes(host: &PgHost, table: &Table) -> Result<Vec<(i16, String)>> {
     let sql = format!("SELECT attributes FROM {}._sync_tables WHERE table_id = $1", host.extension.schema_name);
     let parameters = [Parameter::of(ValueRef::Integer(table.id))?];
     let (_, text) = spi::run(&sql, &parameters, View::Latest, |rows| rows.row(0)?.optional_text(0))?;
-    let Some(text) = text else { return Ok(None) };
-    let known: Vec<(i16, String)> = serde_json::from_str(&text).map_err(Error::corrupt)?;
+    text.map_or(Ok(Vec::new()), |text| serde_json::from_str(&text).map_err(Error::corrupt))
+}
+
+/// The captured columns under their names of now; None if one of them is gone.
+fn captured_columns(host: &PgHost, table: &Table, oid: Oid) -> Result<Option<Vec<String>>> {
+    let known = attributes(host, table)?;
     let live = relation::columns(oid);
     let name_now = |column: &sync_shared::Column| {
         let (number, _) = known.iter().find(|(_, name)| *name == column.name)?;
         live.iter().find(|l| l.number == *number).map(|l| l.name.clone())
     };
     Ok(table.columns.iter().map(name_now).collect())
+}
+
+/// Has a column another type than when it was tracked? Then its rows were rewritten without a trigger being fired.
+fn types_changed(table: &Table, oid: Oid) -> bool {
+    let live = relation::columns(oid);
+    table.columns.iter().any(|column| {
+        live.iter().find(|l| l.name == column.name).is_some_and(|l| relation::type_name(l.oid, l.typmod) != column.declared)
+    })
 }
 
 /// The table's relation, whatever its name is now.

@@ -12,6 +12,7 @@ mod capture;
 mod captured;
 mod convert;
 mod counter;
+mod ddl;
 mod definer;
 mod describe;
 mod error;

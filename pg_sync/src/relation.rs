@@ -78,6 +78,12 @@ pub fn columns(relation: Oid) -> Vec<LiveColumn> {
     }
 }
 
+/// A type as DDL names it.
+pub fn type_name(oid: Oid, typmod: i32) -> String {
+    // SAFETY: a look-up in the catalogue.
+    owned(unsafe { pg_sys::format_type_with_typemod(oid, typmod) })
+}
+
 /// The sequence that numbers a column.
 pub fn sequence_of(relation: Oid, column: &str) -> Result<Option<Oid>> {
     let sql = "SELECT pg_catalog.pg_get_serial_sequence($1, $2)::pg_catalog.regclass::pg_catalog.oid";
