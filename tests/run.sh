@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Run the tests.
 #
-#   bash tests/run.sh            core, sqlite, docs and demo
-#   bash tests/run.sh PART...    only these: core sqlite docs demo fuzz deny bench
+#   bash tests/run.sh            core, sqlite, postgres, cross, docs and demo
+#   bash tests/run.sh PART...    only these: core sqlite postgres cross docs demo fuzz deny bench
 #
 # core    lints and tests of sync_shared
 # sqlite  lints of sqlite_sync, and the extension in real SQLite databases (pytest); SYNC_SEEDS=1:5000 for more histories
+# postgres  lints of pg_sync, which is installed into PostgreSQL 15, and the extension in a scratch cluster (pytest);
+#         SYNC_COMMITS=100000 for a longer stress run
+# cross   SQLite and PostgreSQL sync with each other (pytest); SYNC_SEEDS=1:1000 for more histories
 # docs    the snippets of README.md
 # demo    sql/demo.sh
 # fuzz    a minute of every fuzz target (FUZZ_SECONDS), not part of the default run
@@ -18,6 +21,7 @@ cd "$(dirname "$0")/.."
 
 readonly PYTHON=/usr/bin/python3 VENV=target/venv NODE=target/node NODE_VERSION=24
 readonly TOOLS=target/tools FUZZ_VERSION=0.13.2 DENY_VERSION=0.20.2
+readonly PG_VERSION=15 PGRX_VERSION=0.18.1
 
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
@@ -53,6 +57,23 @@ require_node() {
     fi
 }
 
+# PostgreSQL's server, its headers, and pgrx's cargo command.
+require_postgres() {
+    local package missing=()
+    for package in postgresql-$PG_VERSION postgresql-server-dev-$PG_VERSION libclang-dev; do
+        dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] || debian "${missing[@]}"
+    PATH="$PWD/$TOOLS/bin:$PATH"
+    export PGRX_HOME=$PWD/target/pgrx
+    cargo pgrx --version 2>/dev/null | grep -q " $PGRX_VERSION\$" ||
+        cargo install cargo-pgrx --quiet --locked --version $PGRX_VERSION --root $TOOLS
+    [ -f "$PGRX_HOME/config.toml" ] || { mkdir -p "$PGRX_HOME" && cargo pgrx init --pg$PG_VERSION /usr/bin/pg_config; }
+}
+
+# Into the server's own folders.
+install_postgres() { (cd pg_sync && cargo pgrx install --release --pg-config /usr/bin/pg_config); }
+
 # lint PACKAGE: clippy, where it is installed.
 lint() {
     if cargo clippy --version >/dev/null 2>&1; then
@@ -79,6 +100,24 @@ sqlite() {
     # One driver a process: a loadable extension holds the API of one SQLite library.
     SYNC_DRIVER=sqlite3 $VENV/bin/pytest tests/sqlite
     SYNC_DRIVER=apsw $VENV/bin/pytest tests/sqlite
+}
+
+postgres() {
+    require_compiler
+    require_python
+    require_postgres
+    lint pg_sync
+    install_postgres
+    $VENV/bin/pytest tests/postgres
+}
+
+cross() {
+    require_compiler
+    require_python
+    require_postgres
+    build_extension
+    install_postgres
+    $VENV/bin/pytest tests/cross
 }
 
 docs() {
@@ -129,10 +168,10 @@ bench() {
 }
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(core sqlite docs demo)
+[ ${#parts[@]} -gt 0 ] || parts=(core sqlite postgres cross docs demo)
 for part in "${parts[@]}"; do
     case $part in
-        core | sqlite | docs | demo | fuzz | deny | bench) step "$part"; ($part) ;;
+        core | sqlite | postgres | cross | docs | demo | fuzz | deny | bench) step "$part"; ($part) ;;
         *) echo "unknown part: $part" >&2; exit 2 ;;
     esac
 done

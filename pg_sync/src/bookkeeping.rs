@@ -41,16 +41,3 @@ pub fn translate(schema: &str, sql: &str, parameters: &[ValueRef<'_>]) -> Result
     }
     Ok((out, taken))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tables_get_their_schema_and_null_its_place() {
-        let sql = "UPDATE _sync_tables SET resolver = ?2 WHERE idx_sync_x = ?1 AND _sync_tables.name = 'a'";
-        let (text, parameters) = translate("\"s\"", sql, &[ValueRef::Integer(1), ValueRef::Null]).expect("it is translated");
-        assert_eq!(text, "UPDATE \"s\"._sync_tables SET resolver = NULL WHERE idx_sync_x = $1 AND \"s\"._sync_tables.name = 'a'");
-        assert_eq!(parameters.len(), 1);
-    }
-}

@@ -11,7 +11,7 @@ use crate::tables::TablePlan;
 use crate::transaction::{Unit, catch, in_subtransaction};
 use crate::{counter, describe, fence, install, log, references, relation, resolver, rights, rows};
 use pgrx::pg_sys;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use sync_shared::{
     CaptureState, Catalog, Description, Error, Host, Label, LogEntry, LogRange, Operation, Result, Row, RowFailure, Scope, Table, Target,
@@ -23,9 +23,9 @@ pub struct PgHost {
     units: Vec<Unit>,
     /// By `Table::id`.
     plans: HashMap<i64, Rc<TablePlan>>,
-    /// Rows that are there and locked, and tables that are.
-    held: HashSet<(i64, String)>,
-    locked_tables: HashSet<i64>,
+    /// Rows that are there and locked, and tables that are, each with the number of units of work that were open then.
+    held: HashMap<(i64, String), usize>,
+    locked_tables: HashMap<i64, usize>,
     /// Rows are written in a subtransaction each: one of them has failed without.
     careful: bool,
     /// The innermost unit of work has failed and has to be undone.
@@ -41,8 +41,8 @@ impl PgHost {
             extension,
             units: Vec::new(),
             plans: HashMap::new(),
-            held: HashSet::new(),
-            locked_tables: HashSet::new(),
+            held: HashMap::new(),
+            locked_tables: HashMap::new(),
             careful: false,
             broken: false,
             narrows: false,
@@ -100,11 +100,11 @@ impl PgHost {
     }
 
     pub fn holds(&self, table: i64, pk_value: &str) -> bool {
-        self.held.contains(&(table, pk_value.to_owned()))
+        self.held.contains_key(&(table, pk_value.to_owned()))
     }
 
     pub fn hold(&mut self, table: i64, pk_value: &str) {
-        self.held.insert((table, pk_value.to_owned()));
+        self.held.entry((table, pk_value.to_owned())).or_insert(self.units.len());
     }
 
     pub fn release(&mut self, table: i64, pk_value: &str) {
@@ -112,11 +112,11 @@ impl PgHost {
     }
 
     pub fn is_table_locked(&self, table: i64) -> bool {
-        self.locked_tables.contains(&table)
+        self.locked_tables.contains_key(&table)
     }
 
     pub fn table_is_locked(&mut self, table: i64) {
-        self.locked_tables.insert(table);
+        self.locked_tables.entry(table).or_insert(self.units.len());
     }
 
     /// What was written past SQL is seen by what follows.
@@ -182,10 +182,13 @@ impl Host for PgHost {
     fn end(&mut self, keep: bool) -> Result<()> {
         let Some(unit) = self.units.pop() else { return Ok(()) };
         unit.end(keep && !self.broken);
+        // A lock that was taken within the unit goes with it, or is the outer one's.
+        let outer = self.units.len();
+        self.held.retain(|_, depth| keep || *depth <= outer);
+        self.locked_tables.retain(|_, depth| keep || *depth <= outer);
+        self.held.values_mut().chain(self.locked_tables.values_mut()).for_each(|depth| *depth = outer.min(*depth));
         if !keep {
             self.broken = false;
-            self.held.clear();
-            self.locked_tables.clear();
             self.self_id = None;
             self.forget_tables();
         }

@@ -59,14 +59,3 @@ pub fn qualified(relation: pg_sys::Oid) -> String {
 pub fn sqlstate_name(number: i32) -> String {
     (0..5).map(|place| char::from((((number >> (6 * place)) & 0x3f) as u8) + b'0')).collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quotes_inside_names_are_doubled() {
-        assert_eq!(Identifier("a\"b").to_string(), "\"a\"\"b\"");
-        assert_eq!(Literal("it's a \\").to_string(), "E'it''s a \\\\'");
-    }
-}

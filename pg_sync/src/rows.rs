@@ -61,11 +61,12 @@ pub fn remove_row(
         let before = append::count();
         let pending = label.map(|label| Pending { table: table.id, pk_value: pk_value.clone(), values: None, label: *label, entry: None });
         let (mut count, mut entry) = (0, None);
-        if host.holds(plan.id, &pk_value) {
+        let is_ours = host.holds(plan.id, &pk_value) || host.is_table_locked(plan.id);
+        if is_ours {
             (count, entry) = run(&plan.delete_row(), &key, pending)?;
         }
         if count == 0 && is_there(&plan, &key)? {
-            return Err(if host.holds(plan.id, &pk_value) { ignored() } else { RowFailure::Overtaken });
+            return Err(if is_ours { ignored() } else { RowFailure::Overtaken });
         }
         host.release(plan.id, &pk_value);
         Ok(written(before, entry, count > 0))
@@ -154,7 +155,7 @@ fn write_row(
     pending: Option<Pending>,
 ) -> Result<Written, RowFailure> {
     let before = append::count();
-    if host.holds(plan.id, pk_value) {
+    if host.holds(plan.id, pk_value) || (host.is_table_locked(plan.id) && is_there(plan, key)?) {
         let Some(update) = plan.update_row(given) else { return Ok(Written::default()) };
         let (count, entry) = run(&update, parameters, pending.clone())?;
         if count > 0 {

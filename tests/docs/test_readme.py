@@ -20,7 +20,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 EXTENSION = "./target/release/libsqlite_sync"
 SECONDS_PER_BLOCK = 60
-PROJECT_COMMANDS = ("cargo ", "bash ")
+PROJECT_COMMANDS = ("cargo ", "bash ", "cd pg_sync ")
 
 
 @dataclasses.dataclass
@@ -35,8 +35,13 @@ class Block:
         return self.language == "sh" and self.text.startswith(PROJECT_COMMANDS)
 
     @property
+    def is_postgres(self):
+        """It needs a PostgreSQL server: tests/cross/test_readme.py runs it."""
+        return self.language == "psql" or "import psycopg" in self.text
+
+    @property
     def is_run(self):
-        return self.language in ("sh", "sql", "python", "js") and not self.is_project_command
+        return self.language in ("sh", "sql", "python", "js") and not self.is_project_command and not self.is_postgres
 
 
 def fenced_blocks(markdown):
@@ -45,7 +50,7 @@ def fenced_blocks(markdown):
     for match in re.finditer(r"^```(\w*)\n(.*?)^```$", markdown, re.MULTILINE | re.DOTALL):
         block = Block(markdown.count("\n", 0, match.start()) + 1, match[1], match[2])
         if block.language == "text":
-            assert blocks and blocks[-1].is_run and blocks[-1].output is None, f"line {block.line}: output of what?"
+            assert blocks and (blocks[-1].is_run or blocks[-1].is_postgres) and blocks[-1].output is None, f"line {block.line}: output of what?"
             blocks[-1].output = block.text
         else:
             blocks.append(block)
@@ -131,7 +136,7 @@ def test_a_batch_that_is_shown_has_the_hash_that_it_shows(index, extension):
 
 
 def test_every_block_has_a_known_language():
-    assert {block.language for block in BLOCKS} <= {"sh", "sql", "python", "js", "json"}
+    assert {block.language for block in BLOCKS} <= {"sh", "sql", "psql", "python", "js", "json"}
 
 
 def test_the_function_tables_name_every_function_and_no_other(extension):

@@ -1,0 +1,43 @@
+"""README.md is true of PostgreSQL as well: its psql and psycopg snippets run, one after the other, and print what it shows."""
+
+import importlib.util
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from cluster import bindir
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+SPEC = importlib.util.spec_from_file_location("readme", REPOSITORY / "tests" / "docs" / "test_readme.py")
+readme = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(readme)
+
+
+def folded(text):
+    """The text without the widths that psql gives to columns."""
+    return [re.sub(r"[\s-]+", " ", line).strip() for line in text.strip().splitlines()]
+
+
+def test_the_snippets_for_postgresql_run_and_print_what_is_shown(cluster, tmp_path):
+    (tmp_path / "target").symlink_to(REPOSITORY / "target")
+    database = cluster.create_database()
+    where = {"PGHOST": str(cluster.folder), "PGUSER": "postgres", "PGDATABASE": database, "SERVER": ""}
+    blocks = [block for block in readme.BLOCKS if block.is_postgres]
+    assert {block.language for block in blocks} == {"psql", "python"}
+    for block in blocks:
+        command = [str(bindir() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1"] if block.language == "psql" else [sys.executable, "-"]
+        run = subprocess.run(command, input=block.text, env=os.environ | where, cwd=tmp_path, text=True, capture_output=True, timeout=60)
+        assert run.returncode == 0, run.stdout + run.stderr
+        if block.output is not None:
+            assert folded(run.stdout) == folded(block.output), f"line {block.line}: {run.stdout}"
+
+
+@pytest.mark.parametrize("name", ["sync_fetch_changes", "sync_apply_batch"])
+def test_functions_that_the_readme_grants_exist(cluster, name):
+    with cluster.connect(cluster.create_database()) as connection:
+        connection.execute("CREATE EXTENSION pg_sync")
+        assert connection.execute("SELECT count(*) FROM pg_proc WHERE proname = %s", (name,)).fetchone() == (1,)
