@@ -66,14 +66,16 @@ pub fn stage(
 }
 
 /// Notes an entry, unless a newer one of its row is known. What waits at the server has the version up to which its author had seen
-/// the log, and is newer than the entry there. True if a change of the row was noted before.
+/// the log, and is newer than the entry there; it is always newer than what the author had delivered of the row before. True if a
+/// change of the row was noted before.
 fn note(host: &mut dyn Host, row: &RowHash, version: i64, (alive, stamp): (bool, i64), change: ValueRef<'_>) -> Result<bool> {
     let known = "SELECT 1 FROM _sync_resync_rows WHERE row_hash = ?1 AND change IS NOT NULL";
     let superseded = query_value(host, known, &[ValueRef::Blob(row)])?.is_some();
     host.execute(
         "INSERT INTO _sync_resync_rows (row_hash, version, alive, stamp, change) VALUES (?1, ?2, ?3, ?4, ?5) \
          ON CONFLICT (row_hash) DO UPDATE SET version = excluded.version, alive = excluded.alive, stamp = excluded.stamp, \
-         change = excluded.change WHERE excluded.version >= _sync_resync_rows.version",
+         change = excluded.change WHERE excluded.version >= _sync_resync_rows.version \
+         OR (excluded.change IS NULL AND _sync_resync_rows.change IS NULL)",
         &[ValueRef::Blob(row), ValueRef::Integer(version), ValueRef::Integer(i64::from(alive)), ValueRef::Integer(stamp), change],
     )?;
     Ok(superseded)
