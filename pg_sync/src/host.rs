@@ -14,7 +14,7 @@ use pgrx::pg_sys;
 use std::collections::HashMap;
 use std::rc::Rc;
 use sync_shared::{
-    CaptureState, Catalog, Description, Error, Host, Label, LogEntry, LogRange, Operation, Result, Row, RowFailure, Scope, Table, Target,
+    CaptureState, Catalog, Description, Error, GroupRows, Host, Label, LogEntry, LogRange, Operation, Result, Row, RowFailure, Scope, Table, Target,
     Touched, Value, ValueRef, Violation, Written,
 };
 
@@ -262,17 +262,6 @@ impl Host for PgHost {
         log::read_log(self, catalog, range, visit)
     }
 
-    fn newest_entry(
-        &mut self,
-        catalog: &Catalog,
-        table: &Table,
-        key: &[Value],
-        upto: i64,
-        visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<()>,
-    ) -> Result<()> {
-        log::newest_entry(self, catalog, table, key, upto, visit)
-    }
-
     fn delete_entries(&mut self, _catalog: &Catalog, versions: &[i64]) -> Result<()> {
         log::delete_entries(self, versions)
     }
@@ -378,6 +367,12 @@ impl Host for PgHost {
     fn end_references(&mut self) -> Result<()> {
         Ok(())
     }
+
+    fn begin_rows(&mut self, _rows: &GroupRows<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn end_rows(&mut self) {}
 
     fn violations(&mut self, catalog: &Catalog, touched: &[Touched]) -> Result<Vec<Violation>> {
         references::violations(self, catalog, touched)

@@ -57,28 +57,6 @@ pub fn read_log(
     spi::stream(&sql, &bounds, View::Latest, |rows, row| visit_row(catalog, rows, row, visit))
 }
 
-pub fn newest_entry(
-    host: &mut PgHost,
-    catalog: &Catalog,
-    table: &Table,
-    key: &[Value],
-    upto: i64,
-    visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<()>,
-) -> Result<()> {
-    let plan = host.plan(table)?;
-    let Some(key) = plan.key_if_possible(key) else { return Ok(()) };
-    let pk_value = plan.write_key(&key)?;
-    let _definer = Definer::enter(host.extension.owner);
-    let log = format!("{}._sync_log_data", host.extension.schema_name);
-    let sql = format!("SELECT {COLUMNS} FROM {log} WHERE table_id = $1 AND version <= $2 AND pk_value = $3 ORDER BY version DESC LIMIT 1");
-    let parameters = [
-        Parameter::of(ValueRef::Integer(table.id))?,
-        Parameter::of(ValueRef::Integer(upto))?,
-        Parameter::of(ValueRef::Text(&pk_value))?,
-    ];
-    spi::stream(&sql, &parameters, View::Latest, |rows, row| visit_row(catalog, rows, row, &mut |entry| visit(entry).map(|()| true)))
-}
-
 fn visit_row(
     catalog: &Catalog,
     rows: &Rows,

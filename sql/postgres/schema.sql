@@ -132,8 +132,7 @@ CREATE TABLE _sync_received (
   epoch text COLLATE "C" NOT NULL,
   from_version bigint NOT NULL,
   to_version bigint NOT NULL,
-  clock bigint NOT NULL,
-  mark text COLLATE "C",
+  newest_stamp bigint NOT NULL,
   PRIMARY KEY (sender, epoch, from_version)
 );
 COMMENT ON TABLE _sync_received IS 'Which versions of a sender''s log were received by pushes.';
@@ -141,8 +140,18 @@ COMMENT ON COLUMN _sync_received.sender IS '_sync_origins.id.';
 COMMENT ON COLUMN _sync_received.epoch IS 'The sender''s epoch.';
 COMMENT ON COLUMN _sync_received.from_version IS 'Versions above this one.';
 COMMENT ON COLUMN _sync_received.to_version IS 'Versions up to this one.';
-COMMENT ON COLUMN _sync_received.clock IS 'The sender''s clock: nothing of it was stamped later.';
-COMMENT ON COLUMN _sync_received.mark IS 'Names the batch that ended at to_version.';
+COMMENT ON COLUMN _sync_received.newest_stamp IS 'Newest stamp that they brought.';
+
+CREATE TABLE _sync_marks (
+  sender bigint NOT NULL,
+  version bigint NOT NULL,
+  mark text COLLATE "C" NOT NULL,
+  PRIMARY KEY (sender, version)
+);
+COMMENT ON TABLE _sync_marks IS 'The marks of a sender''s batches, of those that were received and of those that it had handed out before them.';
+COMMENT ON COLUMN _sync_marks.sender IS '_sync_origins.id.';
+COMMENT ON COLUMN _sync_marks.version IS 'Where the batch ends.';
+COMMENT ON COLUMN _sync_marks.mark IS 'The mark.';
 
 CREATE TABLE _sync_pushes (
   to_version bigint PRIMARY KEY,
@@ -305,6 +314,7 @@ SELECT pg_catalog.pg_extension_config_dump('_sync_peers', '');
 SELECT pg_catalog.pg_extension_config_dump('_sync_unseen', '');
 SELECT pg_catalog.pg_extension_config_dump('_sync_received', '');
 SELECT pg_catalog.pg_extension_config_dump('_sync_pushes', '');
+SELECT pg_catalog.pg_extension_config_dump('_sync_marks', '');
 SELECT pg_catalog.pg_extension_config_dump('_sync_conflicts', '');
 SELECT pg_catalog.pg_extension_config_dump('_sync_conflicts_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('_sync_rejections', '');

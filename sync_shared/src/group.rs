@@ -102,6 +102,7 @@ pub fn apply_group(host: &mut dyn Host, session: &mut Session<'_>, items: &[Item
                 host.end(false)?;
                 if host.narrows() {
                     session.newest = newest;
+                    session.ancestors = Ancestors::default();
                     continue;
                 }
                 return Err(error);
@@ -204,6 +205,7 @@ impl Attempt<'_, '_> {
         host.lock_rows(&session.catalog, &[item.target()])?;
         session.fold_all(host, self.items)?;
         session.entries = find_entries(host, session, self.items)?;
+        find_ancestors(host, session, self.items)?;
         plan(host, session, item)
     }
 

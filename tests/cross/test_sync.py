@@ -1,11 +1,13 @@
 """SQLite clients and a PostgreSQL server, and the other way round: after a sync both hold the same rows and the same hash."""
 
 import json
+import time
 
 import pytest
 
 SQLITE = "CREATE TABLE Person(Id INTEGER PRIMARY KEY, Name TEXT, Email TEXT)"
 POSTGRES = "CREATE TABLE person(id bigint PRIMARY KEY, name text, email text)"
+MILLISECONDS = 0.005
 
 
 @pytest.fixture
@@ -82,6 +84,7 @@ def test_a_conflict_ends_the_same_on_both_sides(make_server, make_replica, strat
     server.sql("INSERT INTO person VALUES (1, 'both', NULL)")
     client.sync(server)
     server.sql("UPDATE person SET name = 'server'")
+    time.sleep(MILLISECONDS)
     client.sql("UPDATE Person SET Name = 'client'")
     client.sync(server)
     client.sync(server)
