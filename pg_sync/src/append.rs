@@ -4,7 +4,7 @@
 use crate::extension::Extension;
 use crate::spi::varlena;
 use crate::{counter, fence, notify};
-use pgrx::pg_sys::{self, Datum};
+use pgrx::pg_sys::{self, Datum, Relation};
 use std::cell::Cell;
 use sync_shared::{Label, Operation};
 
@@ -59,7 +59,8 @@ pub fn append(extension: &Extension, entry: &Entry<'_>) -> i64 {
         let mut datums: Vec<Datum> = values.iter().map(|v| v.unwrap_or(Datum::null())).collect();
         let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
         let tuple = pg_sys::heap_form_tuple((*log).rd_att, datums.as_mut_ptr(), nulls.as_mut_ptr());
-        pg_sys::CatalogTupleInsert(log, tuple);
+        pg_sys::simple_heap_insert(log, tuple);
+        insert_into_key(extension, log, values[0], &mut (*tuple).t_self);
         pg_sys::heap_freetuple(tuple);
         for value in [values[8], values[9]].into_iter().flatten() {
             pg_sys::pfree(value.cast_mut_ptr());
@@ -67,4 +68,27 @@ pub fn append(extension: &Extension, entry: &Entry<'_>) -> i64 {
         pg_sys::relation_close(log, pg_sys::NoLock as i32);
     }
     version
+}
+
+/// The log's only index. A version is never given out twice, so nothing is looked for.
+///
+/// # Safety
+/// The log is open, and the place is that of its new tuple.
+unsafe fn insert_into_key(extension: &Extension, log: Relation, version: Option<Datum>, place: &mut pg_sys::ItemPointerData) {
+    unsafe {
+        let key = pg_sys::index_open(extension.log_key, pg_sys::RowExclusiveLock as i32);
+        let (mut values, mut nulls) = ([version.unwrap_or(Datum::null())], [false]);
+        pg_sys::index_insert(
+            key,
+            values.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            place,
+            log,
+            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
+            #[cfg(not(feature = "pg13"))]
+            false,
+            std::ptr::null_mut(),
+        );
+        pg_sys::index_close(key, pg_sys::NoLock as i32);
+    }
 }

@@ -53,6 +53,7 @@ impl ColumnType {
             (Value::Text(text), _) => text.clone(),
             (Value::Integer(i), _) => i.to_string(),
             (Value::Real(r), Form::Float4 | Form::Float8) => r.to_string(),
+            (Value::Real(r), Form::Int2 | Form::Int4 | Form::Int8) if r.fract() == 0.0 => r.to_string(),
             (Value::Blob(bytes), Form::Bytea) => {
                 let mut hex = String::from("\\x");
                 sync_shared::push_hex(&mut hex, bytes);

@@ -22,8 +22,8 @@ pub fn raise(error: Error) -> ! {
 }
 
 /// What the server has raised, as the core sees it.
-pub fn caught(error: CaughtError) -> EngineError {
-    match error {
+pub fn caught(error: Box<CaughtError>) -> EngineError {
+    match *error {
         CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => engine(&report),
         panic @ CaughtError::RustPanic { .. } => panic.rethrow(),
     }

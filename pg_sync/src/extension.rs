@@ -14,6 +14,8 @@ pub struct Extension {
     pub schema_name: String,
     pub owner: Oid,
     pub log: Oid,
+    /// The index of its primary key.
+    pub log_key: Oid,
     pub versions: Oid,
     pub clock: Oid,
 }
@@ -54,6 +56,7 @@ impl Extension {
                 schema_name: Identifier(&owned(pg_sys::get_namespace_name(schema))).to_string(),
                 owner,
                 log: relation("_sync_log_data"),
+                log_key: relation("_sync_log_data_pkey"),
                 versions: relation("_sync_versions"),
                 clock: relation("_sync_clock"),
             }
@@ -63,7 +66,7 @@ impl Extension {
     /// A relation changed or is gone: look again.
     pub fn forget(relation: Oid) {
         KNOWN.with_borrow_mut(|known| {
-            if known.as_ref().is_some_and(|k| relation == Oid::INVALID || [k.log, k.versions, k.clock].contains(&relation)) {
+            if known.as_ref().is_some_and(|k| relation == Oid::INVALID || [k.log, k.log_key, k.versions, k.clock].contains(&relation)) {
                 *known = None;
             }
         });

@@ -289,7 +289,7 @@ fn sync_compact(fcinfo: FunctionCallInfo) -> i64 {
 fn sync_reconcile(table_name: Option<&str>, fcinfo: FunctionCallInfo) -> i64 {
     call_alone(fcinfo, |host| {
         let name = table(table_name)?;
-        crate::rows::lock_named(host, &name)?;
+        crate::locks::lock_named(&name)?;
         sync_shared::reconcile(host, &name)
     })
 }

@@ -9,7 +9,7 @@ use crate::quote::{c_string, qualified};
 use crate::spi::{self, View};
 use crate::tables::TablePlan;
 use crate::transaction::{Unit, catch, in_subtransaction};
-use crate::{counter, describe, fence, install, log, references, relation, resolver, rights, rows};
+use crate::{counter, describe, fence, install, locks, log, references, relation, resolver, rights, rows};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -279,13 +279,13 @@ impl Host for PgHost {
     }
 
     fn lock_rows(&mut self, catalog: &Catalog, rows: &[Target<'_>]) -> Result<()> {
-        rows::lock_rows(self, catalog, rows)
+        locks::lock_rows(self, catalog, rows)
     }
 
     fn lock_tables(&mut self, catalog: &Catalog) -> Result<()> {
         for (_, table) in catalog.tracked() {
             if relation::by_name(&table.table_name).is_some() {
-                rows::lock_table(self, table)?;
+                locks::lock_table(self, table)?;
             }
         }
         Ok(())

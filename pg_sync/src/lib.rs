@@ -23,6 +23,7 @@ mod functions;
 mod host;
 mod identity;
 mod install;
+mod locks;
 mod log;
 mod notify;
 mod pending;

@@ -33,12 +33,10 @@ pub fn register() {
 #[pg_guard]
 unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
     match event {
-        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT => {
-            if fence::is_entered() {
-                let payload = c_string(&HIGHEST.get().to_string());
-                // SAFETY: the transaction is still running, and the server copies both texts.
-                unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| Async_Notify(c"pg_sync".as_ptr(), payload.as_ptr())) };
-            }
+        pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT if fence::is_entered() => {
+            let payload = c_string(&HIGHEST.get().to_string());
+            // SAFETY: the transaction is still running, and the server copies both texts.
+            unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| Async_Notify(c"pg_sync".as_ptr(), payload.as_ptr())) };
         }
         pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
             fence::leave();

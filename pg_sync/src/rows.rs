@@ -4,14 +4,11 @@
 //! inserted only if nobody else has inserted it meanwhile; else it is judged again. So nothing is overwritten unseen.
 
 use crate::append;
-use crate::error::caught;
 use crate::host::PgHost;
 use crate::pending::{self, Logged, Pending};
 use crate::spi::{self, Parameter, View};
 use crate::tables::TablePlan;
-use crate::transaction::{Unit, catch};
-use std::collections::BTreeMap;
-use sync_shared::{Catalog, Error, Label, Operation, Result, Row, RowFailure, Table, Target, Value, Written};
+use sync_shared::{Error, Label, Operation, Result, Row, RowFailure, Table, Value, Written};
 
 pub fn put_row(
     host: &mut PgHost,
@@ -89,61 +86,6 @@ pub fn read_row(host: &mut PgHost, table: &Table, key: &[Value]) -> Result<Optio
 pub fn stream_rows(host: &mut PgHost, table: &Table, visit: &mut dyn FnMut(&dyn Row) -> Result<bool>) -> Result<()> {
     let plan = host.plan(table)?;
     spi::stream(&plan.select_in_order(), &[], View::Latest, |rows, row| visit(&spi::OwnedRow(plan.values(rows, row)?)))
-}
-
-/// Locks the rows that are there, in the order of their keys. A delete of a row that is not there is logged all the same, and no lock
-/// keeps another writer from inserting the row meanwhile: for that the table is locked, before any row is.
-pub fn lock_rows(host: &mut PgHost, catalog: &Catalog, targets: &[Target<'_>]) -> Result<()> {
-    let mut rows = Rows::new();
-    for target in targets {
-        let plan = host.plan(&catalog.tables[target.table])?;
-        if let Some(key) = plan.key_if_possible(target.key) {
-            let deletes = target.operation == Operation::Delete;
-            let row = rows.entry((plan.id, plan.write_key(&key)?)).or_insert((target.table, key, false));
-            row.2 |= deletes;
-        }
-    }
-    loop {
-        let unit = Unit::begin();
-        let result = catch(|| lock_each(host, catalog, &rows));
-        // Other writers may wait for rows that are locked here: none is while a table is waited for.
-        unit.end(matches!(&result, Ok(Ok(tables)) if tables.is_empty()));
-        let mut tables = result.unwrap_or_else(|error| Err(caught(error).into()))?;
-        if tables.is_empty() {
-            return Ok(());
-        }
-        tables.sort_unstable();
-        for table in tables {
-            lock_table(host, &catalog.tables[table])?;
-        }
-    }
-}
-
-type Rows = BTreeMap<(i64, String), (usize, Vec<Parameter>, bool)>;
-
-/// Locks the rows that are there; returns the tables that have to be locked first.
-fn lock_each(host: &mut PgHost, catalog: &Catalog, rows: &Rows) -> Result<Vec<usize>> {
-    let mut tables: Vec<usize> = Vec::new();
-    for ((id, pk_value), (table, key, deletes)) in rows {
-        let plan = host.plan(&catalog.tables[*table])?;
-        if !plan.can_lock() {
-            continue;
-        }
-        match spi::execute(&plan.lock_row(), key)? {
-            0 if *deletes && !host.is_table_locked(*id) && !tables.contains(table) => tables.push(*table),
-            0 => {}
-            _ => host.hold(*id, pk_value),
-        }
-    }
-    Ok(tables)
-}
-
-/// Keeps other writers away from a table.
-pub fn lock_table(host: &mut PgHost, table: &Table) -> Result<()> {
-    let plan = host.plan(table)?;
-    spi::execute(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", plan.name), &[])?;
-    host.table_is_locked(plan.id);
-    Ok(())
 }
 
 fn write_row(
@@ -233,12 +175,4 @@ fn mismatch(message: String) -> RowFailure {
 fn ignored() -> RowFailure {
     let message = "a trigger ignored the row, or row-level security hides it".to_owned();
     RowFailure::Refused { kind: "ConstraintViolation", code: "38000".to_owned(), message }
-}
-
-/// Keeps other writers away from a table of this name, if there is one.
-pub fn lock_named(_host: &mut PgHost, name: &str) -> Result<()> {
-    if let Some(oid) = crate::relation::by_name(name) {
-        spi::execute(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", crate::quote::qualified(oid)), &[])?;
-    }
-    Ok(())
 }

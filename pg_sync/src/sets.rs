@@ -1,5 +1,8 @@
 //! The contract's sets as set-returning functions: `SELECT * FROM sync_tables()`.
 
+// The columns of a set stand in the type of what its function returns.
+#![allow(clippy::type_complexity)]
+
 use crate::functions::{call, call_and_flush, table};
 use crate::host::PgHost;
 use pgrx::pg_sys::FunctionCallInfo;

@@ -60,6 +60,19 @@ pub fn varlena(bytes: &[u8]) -> Datum {
     Datum::from(copied)
 }
 
+/// Values of one type as an array; None without any.
+pub fn array(elements: &[Parameter]) -> Option<Parameter> {
+    let oid = elements.first()?.oid;
+    let mut datums: Vec<Datum> = elements.iter().filter_map(|p| p.datum).collect();
+    // SAFETY: look-ups in the catalogue; the server copies the elements.
+    unsafe {
+        let (mut length, mut by_value, mut align) = (0, false, 0);
+        pg_sys::get_typlenbyvalalign(oid, &mut length, &mut by_value, &mut align);
+        let array = pg_sys::construct_array(datums.as_mut_ptr(), datums.len() as i32, oid, i32::from(length), by_value, align);
+        Some(Parameter { oid: pg_sys::get_array_type(oid), datum: Some(Datum::from(array)) })
+    }
+}
+
 /// Which rows a statement sees.
 #[derive(Clone, Copy, PartialEq)]
 pub enum View {

@@ -166,6 +166,12 @@ impl TablePlan {
         format!("SELECT 1 FROM {} WHERE {} FOR NO KEY UPDATE", self.name, self.key_condition(1))
     }
 
+    /// As `lock_row`, for the keys of an array, where the key is one column.
+    pub fn lock_rows(&self) -> String {
+        let key = Identifier(&self.columns[self.key[0]].name);
+        format!("SELECT {key} FROM {} WHERE {key} = ANY ($1) ORDER BY {key} FOR NO KEY UPDATE", self.name)
+    }
+
     pub fn find_row(&self) -> String {
         format!("SELECT 1 FROM {} WHERE {}", self.name, self.key_condition(1))
     }

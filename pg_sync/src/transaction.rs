@@ -39,10 +39,10 @@ impl Unit {
 }
 
 /// Runs `body`; what is raised in it is returned. The (sub)transaction around it is broken then, and has to be undone.
-pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, CaughtError> {
+pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, Box<CaughtError>> {
     // SAFETY: where memory is taken from is put back after an error.
     let context = unsafe { pg_sys::CurrentMemoryContext };
-    let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(body()))).catch_others(Err).execute();
+    let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(body()))).catch_others(|error| Err(Box::new(error))).execute();
     if result.is_err() {
         // SAFETY: as above.
         unsafe { pg_sys::MemoryContextSwitchTo(context) };

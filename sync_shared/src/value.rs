@@ -211,10 +211,10 @@ fn typed_value(raw: &str, column: &Column) -> Result<Value, String> {
             },
             Err(_) => {
                 refuse_unknown_tag(raw, column)?;
-                Ok(Value::Text(raw.to_owned()))
+                nested_json(raw, column)
             }
         },
-        Some(b'[') => Ok(Value::Text(raw.to_owned())),
+        Some(b'[') => nested_json(raw, column),
         _ if column.portable == Portable::Decimal => Ok(Value::Text(raw.to_owned())),
         _ => typed_number(raw, column),
     }
@@ -223,7 +223,7 @@ fn typed_value(raw: &str, column: &Column) -> Result<Value, String> {
 fn typed_number(raw: &str, column: &Column) -> Result<Value, String> {
     let canonical = canonical_number(raw).ok_or_else(|| inexact(raw, column))?;
     if column.portable != Portable::Real
-        && let Ok(integer) = canonical.parse()
+        && let Ok(integer) = raw.parse()
     {
         return Ok(Value::Integer(integer));
     }
