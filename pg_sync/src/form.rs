@@ -121,7 +121,7 @@ impl Form {
             }),
             Form::Float4 => write_float4(out, f32::from_bits(datum.value() as u32)),
             Form::Numeric => {
-                let digits = output(NUMERIC_OUT, datum);
+                let digits = digits_of(datum);
                 match digits.as_bytes().last() {
                     Some(b'0'..=b'9') => out.push_str(&digits),
                     _ => {
@@ -151,7 +151,7 @@ impl Form {
             Form::Timestamp => Value::Text(timestamp(datum.value() as i64, "")),
             Form::TimestampTz => Value::Text(timestamp(datum.value() as i64, "Z")),
             Form::Date => Value::Text(date(datum.value() as i32)),
-            Form::Numeric => Value::Text(output(NUMERIC_OUT, datum)),
+            Form::Numeric => Value::Text(digits_of(datum)),
             Form::Array(element) => Value::Text(element.array(datum)?),
             Form::Other { output: function, .. } => Value::Text(output(*function, datum)),
         })
@@ -204,9 +204,6 @@ impl Element {
     }
 }
 
-/// numeric_out
-const NUMERIC_OUT: Oid = Oid::from_u32(1702);
-
 fn output_of(oid: Oid) -> Oid {
     let (mut function, mut is_varlena) = (Oid::INVALID, false);
     // SAFETY: a look-up in the catalogue.
@@ -223,6 +220,18 @@ fn output(function: Oid, datum: Datum) -> String {
         let text = owned(given);
         pg_sys::pfree(given.cast());
         text
+    }
+}
+
+/// A numeric's digits, which depend on no setting.
+fn digits_of(datum: Datum) -> String {
+    // SAFETY: the function's text is copied and freed.
+    unsafe {
+        let given = pgrx::direct_function_call_as_datum(pg_sys::numeric_out, &[Some(datum)]);
+        let text = given.map_or(std::ptr::null_mut(), |d| d.cast_mut_ptr::<std::ffi::c_char>());
+        let digits = owned(text);
+        pg_sys::pfree(text.cast());
+        digits
     }
 }
 
@@ -258,13 +267,27 @@ fn uuid(datum: Datum) -> String {
     out
 }
 
+/// A number with leading zeros.
+fn push_digits(out: &mut String, number: i32, width: u32) {
+    for place in (0..width).rev() {
+        out.push(char::from(b'0' + (number / 10i32.pow(place) % 10) as u8));
+    }
+}
+
 /// A year before Christ is written as the server does: positive, with BC at the end.
 fn write_day(out: &mut String, day: i32) -> &'static str {
     let (mut year, mut month, mut of_month) = (0, 0, 0);
     // SAFETY: plain arithmetic.
     unsafe { pg_sys::j2date(day.wrapping_add(EPOCH_DAY), &mut year, &mut month, &mut of_month) };
     let (year, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
-    write!(out, "{year:04}-{month:02}-{of_month:02}").ok();
+    match year {
+        0..=9999 => push_digits(out, year, 4),
+        _ => out.push_str(&year.to_string()),
+    }
+    out.push('-');
+    push_digits(out, month, 2);
+    out.push('-');
+    push_digits(out, of_month, 2);
     era
 }
 
@@ -289,11 +312,15 @@ fn timestamp(microseconds: i64, zone: &str) -> String {
     let mut out = String::with_capacity(27);
     let era = write_day(&mut out, day as i32);
     let (seconds, fraction) = (time / 1_000_000, time % 1_000_000);
-    write!(out, "T{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60).ok();
+    for (lead, part) in [('T', seconds / 3600), (':', seconds / 60 % 60), (':', seconds % 60)] {
+        out.push(lead);
+        push_digits(&mut out, part as i32, 2);
+    }
+    out.push('.');
     match fraction % 1000 {
-        0 => write!(out, ".{:03}", fraction / 1000).ok(),
-        _ => write!(out, ".{fraction:06}").ok(),
-    };
+        0 => push_digits(&mut out, (fraction / 1000) as i32, 3),
+        _ => push_digits(&mut out, fraction as i32, 6),
+    }
     out.push_str(zone);
     out.push_str(era);
     out

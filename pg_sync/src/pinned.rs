@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use pgrx::pg_sys;
+use std::cell::Cell;
 use std::ffi::c_int;
 
 unsafe extern "C" {
@@ -37,10 +38,22 @@ impl Pinned {
             pg_sys::IntervalStyle = pg_sys::INTSTYLE_ISO_8601 as i32;
             extra_float_digits = 1;
             bytea_output = HEXADECIMAL;
-            pg_sys::session_timezone = pg_sys::pg_tzset(c"UTC".as_ptr());
+            pg_sys::session_timezone = utc();
             before
         }
     }
+}
+
+/// The zone UTC, which the server keeps once it has been asked for.
+fn utc() -> *mut pg_sys::pg_tz {
+    thread_local! {
+        static UTC: Cell<*mut pg_sys::pg_tz> = const { Cell::new(std::ptr::null_mut()) };
+    }
+    if UTC.get().is_null() {
+        // SAFETY: a look-up among the server's zones.
+        UTC.set(unsafe { pg_sys::pg_tzset(c"UTC".as_ptr()) });
+    }
+    UTC.get()
 }
 
 impl Drop for Pinned {
