@@ -30,7 +30,7 @@ pub fn install(host: &mut PgHost, table: &Table) -> Result<()> {
     require_owner(oid)?;
     let extension = host.extension.clone();
     let _definer = Definer::enter(extension.owner);
-    drop_triggers(oid)?;
+    drop_triggers(table)?;
     let (name, relation) = (relation_name(oid), qualified(oid));
     let call = format!("EXECUTE FUNCTION {}._sync_capture({})", extension.schema_name, Literal(&table.id.to_string()));
     for (operation, event) in TRIGGERS {
@@ -103,7 +103,7 @@ pub fn remove(host: &mut PgHost, table: &Table) -> Result<()> {
     if let Some(oid) = relation_of(host, table)? {
         require_owner(oid)?;
         let _definer = Definer::enter(host.extension.owner);
-        drop_triggers(oid)?;
+        drop_triggers(table)?;
     }
     host.forget_tables();
     Ok(())
@@ -134,8 +134,10 @@ pub fn state(host: &mut PgHost, table: &Table) -> Result<CaptureState> {
         truncates += spi::run(sql, &parameters, View::Latest, |rows| rows.row(0)?.integer(0))?.1;
     }
     let whole = count == TRIGGERS.len() as i64;
-    let intact = whole && truncates == leaves.len() as i64;
-    Ok(CaptureState { table_name: Some(relation::name_of(oid)), columns: captured_columns(host, table, oid)?, intact, suspect: !whole || types_changed(table, oid) })
+    // Rows came or went with a partition that was attached or detached.
+    let strays = our_triggers(table)?.iter().any(|(relation, _)| *relation != oid && !leaves.contains(relation));
+    let intact = whole && !strays && truncates == leaves.len() as i64;
+    Ok(CaptureState { table_name: Some(relation::name_of(oid)), columns: captured_columns(host, table, oid)?, intact, suspect: !intact || types_changed(table, oid) })
 }
 
 /// The columns that were captured when capture was installed: attribute numbers, and the names they had.
@@ -190,19 +192,25 @@ fn require_owner(relation: Oid) -> Result<()> {
     }
 }
 
-fn drop_triggers(relation: Oid) -> Result<()> {
-    for oid in leaves(relation)?.into_iter().chain([relation]) {
-        let sql = "SELECT t.tgname::text FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid \
-                   WHERE t.tgrelid = $1::oid AND p.proname = '_sync_capture' AND t.tgparentid = 0";
-        let parameters = [Parameter::of(ValueRef::Integer(i64::from(oid.to_u32())))?];
-        let (_, names) = spi::run(sql, &parameters, View::Latest, |rows| {
-            (0..rows.len()).map(|at| rows.row(at)?.text(0).map(str::to_owned)).collect::<Result<Vec<_>>>()
-        })?;
-        for name in names {
-            spi::execute(&format!("DROP TRIGGER {} ON {}", Identifier(&name), qualified(oid)), &[])?;
-        }
+fn drop_triggers(table: &Table) -> Result<()> {
+    for (relation, name) in our_triggers(table)? {
+        spi::execute(&format!("DROP TRIGGER {} ON {}", Identifier(&name), qualified(relation)), &[])?;
     }
     Ok(())
+}
+
+/// The capture triggers of a table, also those on what was a partition of it once.
+fn our_triggers(table: &Table) -> Result<Vec<(Oid, String)>> {
+    let sql = "SELECT t.tgrelid, t.tgname::text FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid \
+               WHERE p.proname = '_sync_capture' AND t.tgparentid = 0 AND t.tgargs = pg_catalog.convert_to($1, 'UTF8') || '\\x00'::bytea";
+    let (_, triggers) = spi::run(sql, &[Parameter::of(ValueRef::Text(&table.id.to_string()))?], View::Latest, |rows| {
+        let trigger = |at| {
+            let row = rows.row(at)?;
+            Ok((Oid::from_u32(row.integer(0)? as u32), row.text(1)?.to_owned()))
+        };
+        (0..rows.len()).map(trigger).collect::<Result<Vec<_>>>()
+    })?;
+    Ok(triggers)
 }
 
 /// The tables that hold a table's rows: its partitions, or itself.

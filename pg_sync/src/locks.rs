@@ -46,6 +46,7 @@ fn lock_each(host: &mut PgHost, catalog: &Catalog, rows: &Rows) -> Result<Vec<us
     while let Some(((id, pk_value), (table, key, _))) = rest.next() {
         let plan = host.plan(&catalog.tables[*table])?;
         if !plan.can_lock() {
+            // Whoever may delete may lock the table.
             continue;
         }
         if let [only] = key.as_slice() {
@@ -60,7 +61,7 @@ fn lock_each(host: &mut PgHost, catalog: &Catalog, rows: &Rows) -> Result<Vec<us
         }
     }
     for ((id, pk_value), (table, _, deletes)) in rows {
-        if *deletes && !host.holds(*id, pk_value) && !host.is_table_locked(*id) && !tables.contains(table) {
+        if *deletes && host.plan(&catalog.tables[*table])?.can_delete() && !host.holds(*id, pk_value) && !host.is_table_locked(*id) && !tables.contains(table) {
             tables.push(*table);
         }
     }

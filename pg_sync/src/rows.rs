@@ -58,12 +58,13 @@ pub fn remove_row(
         let before = append::count();
         let pending = label.map(|label| Pending { table: table.id, pk_value: pk_value.clone(), values: None, label: *label, entry: None });
         let (mut count, mut entry) = (0, None);
-        let is_ours = host.holds(plan.id, &pk_value) || host.is_table_locked(plan.id);
+        // Without the right to lock the row the statement says what is missing.
+        let is_ours = host.holds(plan.id, &pk_value) || host.is_table_locked(plan.id) || !plan.can_lock();
         if is_ours {
             (count, entry) = run(&plan.delete_row(), &key, pending)?;
         }
         if count == 0 && is_there(&plan, &key)? {
-            return Err(if is_ours { ignored() } else { RowFailure::Overtaken });
+            return Err(if is_ours { ignored() } else { overtaken(host, &plan, &key, &pk_value)? });
         }
         host.release(plan.id, &pk_value);
         Ok(written(before, entry, count > 0))
@@ -116,7 +117,7 @@ fn write_row(
         return Ok(written(before, entry, true));
     }
     match is_there(plan, key)? {
-        true if plan.can_lock() => Err(RowFailure::Overtaken),
+        true if plan.can_lock() => Err(overtaken(host, plan, key, pk_value)?),
         // Without the right to update there is no right to lock: this says so.
         true => {
             let update = plan.update_row(given).unwrap_or_else(|| plan.find_row());
@@ -125,6 +126,15 @@ fn write_row(
         }
         false => Err(ignored()),
     }
+}
+
+/// Another writer has made the row: it is locked and has to be judged again. One that cannot be locked is not the caller's to write.
+fn overtaken(host: &mut PgHost, plan: &TablePlan, key: &[Parameter], pk_value: &str) -> Result<RowFailure> {
+    if spi::execute(&plan.lock_row(), key)? == 0 {
+        return Ok(ignored());
+    }
+    host.hold(plan.id, pk_value);
+    Ok(RowFailure::Overtaken)
 }
 
 /// Runs a statement that writes one row; returns the rows written, and the row's entry.

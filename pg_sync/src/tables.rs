@@ -53,13 +53,19 @@ impl TablePlan {
 
     /// May the caller lock rows of the table?
     pub fn can_lock(&self) -> bool {
-        // SAFETY: look-ups in the catalogue.
+        self.may(pg_sys::ACL_SELECT) && self.may(pg_sys::ACL_UPDATE)
+    }
+
+    /// May the caller delete rows, and so lock the table?
+    pub fn can_delete(&self) -> bool {
+        self.may(pg_sys::ACL_DELETE)
+    }
+
+    fn may(&self, right: u32) -> bool {
+        // SAFETY: a look-up in the catalogue.
         unsafe {
-            let user = pg_sys::GetUserId();
-            let may = |right: u32| {
-                pg_sys::pg_class_aclcheck(self.relation, user, pg_sys::AclMode::from(right)) == pg_sys::AclResult::ACLCHECK_OK
-            };
-            may(pg_sys::ACL_SELECT) && may(pg_sys::ACL_UPDATE)
+            let right = pg_sys::AclMode::from(right);
+            pg_sys::pg_class_aclcheck(self.relation, pg_sys::GetUserId(), right) == pg_sys::AclResult::ACLCHECK_OK
         }
     }
 

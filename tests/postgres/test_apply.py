@@ -301,3 +301,30 @@ def test_row_level_security_is_not_bypassed(database, session):
     answer = tenant.apply(push(change(1, 1, "tenant", stamp=FUTURE), change(2, 2, "tenant", "Insert"), change(3, 3, "other", "Insert"), seen=1))
     assert answer["applied"] == 1 and len(answer["rejections"]) == 2
     assert database.rows("person") == [(1, "theirs", None), (2, "tenant", None)]
+
+
+@pytest.mark.parametrize("rights, codes", [
+    ("SELECT", ["42501", "42501", "42501"]), ("SELECT, DELETE", ["42501", "42501"]), ("SELECT, UPDATE", ["42501", "42501"]),
+    ("INSERT, UPDATE, DELETE", ["42501", "42501", "42501"]), ("SELECT, INSERT, UPDATE, DELETE", []),
+])
+def test_whatever_rights_are_missing_the_rows_wait(database, session, rights, codes):
+    role = "may_" + rights.lower().replace(", ", "_")
+    database.script(
+        f"CREATE ROLE {role} LOGIN; GRANT {rights} ON person TO {role}; GRANT EXECUTE ON FUNCTION sync_apply_batch TO {role};"
+        "INSERT INTO person VALUES (1, 'a', NULL), (2, 'b', NULL)"
+    )
+    batch = push(change(1, 1, "x"), change(2, 2, None, "Delete"), change(3, 3, "y", "Insert"), seen=2)
+    answer = session(role).apply(batch)
+    assert [rejection["code"] for rejection in answer["rejections"]] == codes
+
+
+def test_a_row_that_may_be_seen_but_not_updated_waits(database, session):
+    database.script(
+        "DROP ROLE IF EXISTS viewer; CREATE ROLE viewer LOGIN; GRANT ALL ON person TO viewer; GRANT EXECUTE ON FUNCTION sync_apply_batch TO viewer;"
+        "INSERT INTO person VALUES (1, 'theirs', NULL), (2, 'theirs', NULL); ALTER TABLE person ENABLE ROW LEVEL SECURITY;"
+        "CREATE POLICY see ON person FOR SELECT USING (true); CREATE POLICY own ON person FOR UPDATE USING (name = current_user);"
+        "CREATE POLICY make ON person FOR INSERT WITH CHECK (true)"
+    )
+    answer = session("viewer").apply(push(change(1, 1, "x"), change(2, 2, None, "Delete"), seen=2))
+    assert (answer["applied"], len(answer["rejections"])) == (0, 2)
+    assert len(database.rows("person")) == 2

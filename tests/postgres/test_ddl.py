@@ -79,6 +79,24 @@ def test_a_new_partition_is_truncated_with_a_trace(make_database):
     assert [entry["operation"] for entry in database.log()] == ["insert", "delete"]
 
 
+def test_rows_that_come_and_go_with_a_partition_are_logged(make_database):
+    database = make_database(
+        "CREATE TABLE m(id int PRIMARY KEY) PARTITION BY RANGE (id)",
+        "CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE m2(id int PRIMARY KEY)",
+        "INSERT INTO m2 VALUES (11)",
+        track=["m"],
+    )
+    database.sql("INSERT INTO m VALUES (1)")
+    database.sql("ALTER TABLE m ATTACH PARTITION m2 FOR VALUES FROM (10) TO (20)")
+    database.sql("INSERT INTO m VALUES (12)")
+    database.sql("ALTER TABLE m DETACH PARTITION m1")
+    database.sql("INSERT INTO m1 VALUES (2)")
+    database.sql("TRUNCATE m1")
+    log = [(entry["operation"], json.loads(entry["pk_value"])["id"]) for entry in database.log()]
+    assert log == [("insert", 1), ("insert", 11), ("insert", 12), ("delete", 1)]
+
+
 def test_ddl_that_is_rolled_back_is_undone_here_too(database):
     database.sql("BEGIN")
     database.sql("ALTER TABLE person RENAME COLUMN name TO title")
