@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use crate::extension::Extension;
-use crate::functions::{Home, guarded, home, is_inside};
+use crate::call::{Home, guarded, home, is_inside};
 use pgrx::pg_sys::{self, Datum};
 use pgrx::prelude::*;
 use sync_shared::{Catalog, Host as _, Result};

@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 
 mod append;
 mod bookkeeping;
+mod call;
 mod capture;
 mod captured;
 mod convert;

@@ -3,7 +3,8 @@
 // The columns of a set stand in the type of what its function returns.
 #![allow(clippy::type_complexity)]
 
-use crate::functions::{call, call_and_flush, table};
+use crate::call::{call, call_and_flush};
+use crate::functions::table;
 use crate::host::PgHost;
 use pgrx::pg_sys::FunctionCallInfo;
 use pgrx::prelude::*;

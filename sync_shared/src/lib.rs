@@ -8,6 +8,7 @@
 mod error;
 mod host;
 mod schema;
+mod typed;
 mod value;
 
 mod canonical;

@@ -84,7 +84,7 @@ pub fn write_canonical(out: &mut String, value: ValueRef<'_>, portable: Portable
 /// `raw` is the member's JSON text. The error is a sentence for `_sync_rejections`.
 pub fn value_for_column(raw: &str, column: &Column) -> Result<Value, String> {
     if column.storage == Storage::Typed {
-        return typed_value(raw, column);
+        return crate::typed::typed_value(raw, column);
     }
     match raw.as_bytes().first() {
         Some(b'n') => Ok(Value::Null),
@@ -156,7 +156,7 @@ fn number_for_column(raw: &str, column: &Column) -> Result<Value, String> {
     Ok(Value::Real(real))
 }
 
-fn inexact(raw: &str, column: &Column) -> String {
+pub fn inexact(raw: &str, column: &Column) -> String {
     let shown: String = raw.chars().take(60).collect();
     format!("column {:?} cannot hold {shown} exactly", column.name)
 }
@@ -164,7 +164,7 @@ fn inexact(raw: &str, column: &Column) -> String {
 /// A value that JSON has no form of its own for.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-enum Tagged {
+pub enum Tagged {
     #[serde(rename = "$blob")]
     Blob(String),
     #[serde(rename = "$real")]
@@ -190,55 +190,11 @@ fn tagged_value(raw: &str, column: &Column) -> Result<Value, String> {
     }
 }
 
-/// For a column whose type decides for itself what it takes: the value in the portable type's form where the text has it.
-fn typed_value(raw: &str, column: &Column) -> Result<Value, String> {
-    match raw.as_bytes().first() {
-        Some(b'n') => Ok(Value::Null),
-        Some(b't') => Ok(Value::Integer(1)),
-        Some(b'f') => Ok(Value::Integer(0)),
-        Some(b'"') => match serde_json::from_str(raw) {
-            Ok(Str(text)) => Ok(Value::Text(text.into_owned())),
-            Err(error) => Err(format!("column {:?}: {error}", column.name)),
-        },
-        Some(b'{') => match serde_json::from_str(raw) {
-            Ok(Tagged::Blob(hex)) => blob_of(&hex, column),
-            Ok(Tagged::Decimal(name)) => Ok(Value::Text(name)),
-            Ok(Tagged::Real(name)) => match name.as_str() {
-                "Infinity" => Ok(Value::Real(f64::INFINITY)),
-                "-Infinity" => Ok(Value::Real(f64::NEG_INFINITY)),
-                "NaN" => Ok(Value::Real(f64::NAN)),
-                _ => Err(format!("column {:?} cannot hold the number {name}", column.name)),
-            },
-            Err(_) => {
-                refuse_unknown_tag(raw, column)?;
-                nested_json(raw, column)
-            }
-        },
-        Some(b'[') => nested_json(raw, column),
-        _ if column.portable == Portable::Decimal => Ok(Value::Text(raw.to_owned())),
-        _ => typed_number(raw, column),
-    }
-}
-
-fn typed_number(raw: &str, column: &Column) -> Result<Value, String> {
-    let canonical = canonical_number(raw).ok_or_else(|| inexact(raw, column))?;
-    if column.portable != Portable::Real
-        && let Ok(integer) = raw.parse()
-    {
-        return Ok(Value::Integer(integer));
-    }
-    let real: f64 = raw.parse().map_err(|_| inexact(raw, column))?;
-    match real.is_finite() && canonical_number(ryu::Buffer::new().format_finite(real)) == Some(canonical) {
-        true => Ok(Value::Real(real)),
-        false => Err(inexact(raw, column)),
-    }
-}
-
-fn blob_of(hex: &str, column: &Column) -> Result<Value, String> {
+pub fn blob_of(hex: &str, column: &Column) -> Result<Value, String> {
     decode_hex(hex).map(Value::Blob).ok_or_else(|| format!("column {:?}: {hex:?} is not hexadecimal", column.name))
 }
 
-fn refuse_unknown_tag(raw: &str, column: &Column) -> Result<(), String> {
+pub fn refuse_unknown_tag(raw: &str, column: &Column) -> Result<(), String> {
     match object_members(raw) {
         Ok(members) if members.iter().any(|(name, _)| name.starts_with('$')) => {
             Err(format!("column {:?} cannot hold a value of an unknown kind", column.name))
@@ -249,7 +205,7 @@ fn refuse_unknown_tag(raw: &str, column: &Column) -> Result<(), String> {
 }
 
 /// JSON travels as a string; a sender that nests it is understood where the column holds JSON.
-fn nested_json(raw: &str, column: &Column) -> Result<Value, String> {
+pub fn nested_json(raw: &str, column: &Column) -> Result<Value, String> {
     match column.portable {
         Portable::Json => Ok(Value::Text(raw.to_owned())),
         _ => Err(format!("column {:?} does not hold JSON; send a JSON text as a string", column.name)),
