@@ -165,6 +165,9 @@ bench() {
     require_python
     build_extension
     $VENV/bin/python tests/bench/run.py
+    require_postgres
+    install_postgres
+    $VENV/bin/python tests/bench/postgres.py
 }
 
 parts=("$@")

@@ -152,7 +152,8 @@ pub fn execute(sql: &str, parameters: &[Parameter]) -> Result<u64> {
     run(sql, parameters, View::Statement, |_| Ok(())).map(|(count, ())| count)
 }
 
-/// Reads a query some rows at a time until `visit` returns false.
+/// Reads a query some rows at a time until `visit` returns false. What is allocated in the server's memory meanwhile is given up with
+/// the rows: it does not grow with their number.
 pub fn stream(
     sql: &str,
     parameters: &[Parameter],
@@ -171,22 +172,33 @@ pub fn stream(
         if view == View::Latest {
             pg_sys::PopActiveSnapshot();
         }
+        let scratch = pg_sys::AllocSetContextCreateInternal(
+            pg_sys::CurrentMemoryContext,
+            c"rows of pg_sync".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        );
         let mut result = Ok(true);
         while matches!(result, Ok(true)) {
             pg_sys::SPI_cursor_fetch(portal, true, AT_A_TIME);
             let (count, table) = (pg_sys::SPI_processed as usize, pg_sys::SPI_tuptable);
             let rows = Rows { table };
+            let context = pg_sys::MemoryContextSwitchTo(scratch);
             for row in 0..count {
                 result = visit(&rows, row);
                 if !matches!(result, Ok(true)) {
                     break;
                 }
             }
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::MemoryContextReset(scratch);
             pg_sys::SPI_freetuptable(table);
             if count == 0 {
                 break;
             }
         }
+        pg_sys::MemoryContextDelete(scratch);
         pg_sys::SPI_cursor_close(portal);
         result.map(|_| ())
     }

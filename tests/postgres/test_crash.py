@@ -119,7 +119,7 @@ def test_a_standby_refuses_to_fetch(own_cluster):
     server.track("person")
     standby = Cluster.__new__(Cluster)
     standby.folder = own_cluster.folder / "standby"
-    own_cluster.run("pg_basebackup", "-h", own_cluster.folder, "-U", "postgres", "-D", standby.data, "-R")
+    own_cluster.run("pg_basebackup", "-c", "fast", "-h", own_cluster.folder, "-U", "postgres", "-D", standby.data, "-R")
     with (standby.data / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write(f"unix_socket_directories = '{standby.folder}'\n")
     standby.start()
