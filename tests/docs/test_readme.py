@@ -36,7 +36,7 @@ class Block:
 
     @property
     def is_postgres(self):
-        """It needs a PostgreSQL server: tests/cross/test_readme.py runs it."""
+        """It needs a PostgreSQL server: tests/cross/test_snippets.py runs it."""
         return self.language == "psql" or "import psycopg" in self.text
 
     @property
