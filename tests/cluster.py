@@ -6,13 +6,17 @@ import os
 import pathlib
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 
 import psycopg
 
 PG_CONFIG = os.environ.get("PG_CONFIG", "pg_config")
 SUPERUSER = "postgres"
+# How often `start_again` tries, ten times a second.
+PATIENCE = 300
 SETTINGS = """
 listen_addresses = ''
 max_connections = 100
@@ -26,15 +30,15 @@ def bindir():
 
 
 class Cluster:
-    """A running server. Every test makes databases of its own in it."""
+    """A running server. Every test makes databases of its own in it. `settings` are lines for postgresql.conf."""
 
-    def __init__(self):
+    def __init__(self, settings=""):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="pgs"))
         self.numbers = itertools.count(1)
         if os.geteuid() == 0:
             shutil.chown(self.folder, SUPERUSER)
         self.run("initdb", "-D", self.data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
-        settings = SETTINGS + f"unix_socket_directories = '{self.folder}'\n"
+        settings = SETTINGS + settings + f"unix_socket_directories = '{self.folder}'\n"
         with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
             file.write(settings)
         self.start()
@@ -57,6 +61,28 @@ class Cluster:
 
     def stop(self, mode="fast"):
         self.run("pg_ctl", "-D", self.data, "-m", mode, "-w", "stop")
+
+    def kill(self):
+        """SIGKILL of the postmaster: nobody tells its backends, which go on until they notice."""
+        os.kill(int((self.data / "postmaster.pid").read_text(encoding="utf-8").split()[0]), signal.SIGKILL)
+
+    def start_again(self):
+        """Start, or wait for the start, after a crash: as long as a backend of before lives, the server refuses."""
+        for _ in range(PATIENCE):
+            with contextlib.suppress(subprocess.CalledProcessError, psycopg.OperationalError):
+                if not self.is_running():
+                    self.start()
+                self.connect().close()
+                return
+            time.sleep(0.1)
+        raise RuntimeError(f"the server does not come up again:\n{self.log()[-4000:]}")
+
+    def is_running(self):
+        try:
+            self.run("pg_ctl", "-D", self.data, "status")
+        except subprocess.CalledProcessError:
+            return False
+        return True
 
     def log(self):
         return (self.folder / "log").read_text(encoding="utf-8", errors="replace")

@@ -8,7 +8,7 @@
 # sqlite  lints of sqlite_sync, and the extension in real SQLite databases (pytest); SYNC_SEEDS=1:5000 for more histories
 # postgres  lints of pg_sync, which is installed into PostgreSQL 15, and the extension in a scratch cluster (pytest);
 #         SYNC_COMMITS=100000 for a longer stress run
-# cross   SQLite and PostgreSQL sync with each other (pytest); SYNC_SEEDS=1:1000 for more histories
+# cross   SQLite and PostgreSQL sync with each other (pytest); SYNC_SEEDS=1:1000 for more histories, SYNC_CRASHES=120 for more crashes
 # docs    the snippets of README.md
 # demo    sql/demo.sh
 # fuzz    a minute of every fuzz target (FUZZ_SECONDS), not part of the default run
