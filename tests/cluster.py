@@ -100,3 +100,30 @@ class Cluster:
         with self.connect() as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return name
+
+
+class Standby(Cluster):
+    """A streaming replica of a running server; started."""
+
+    def __init__(self, primary):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="pgs"))
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, SUPERUSER)
+        self.run("pg_basebackup", "-h", primary.folder, "-U", SUPERUSER, "-D", self.data, "-R", "-c", "fast", "--no-sync")
+        with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
+            file.write(f"unix_socket_directories = '{self.folder}'\n")
+        self.start()
+
+    def catch_up(self, primary):
+        """Wait until it has replayed all that the primary has written so far."""
+        with primary.connect() as connection:
+            [written] = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
+        with self.connect() as connection:
+            for _ in range(PATIENCE):
+                if connection.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [written]).fetchone()[0]:
+                    return
+                time.sleep(0.1)
+        raise RuntimeError(f"the standby stays behind:\n{self.log()[-4000:]}")
+
+    def promote(self):
+        self.run("pg_ctl", "-D", self.data, "-w", "promote")

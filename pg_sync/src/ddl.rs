@@ -3,8 +3,9 @@
 //! It does nothing in a database that was restored and not used yet: its tables are still being built.
 #![allow(unsafe_code)]
 
+use crate::call::{guarded, is_inside};
 use crate::extension::Extension;
-use crate::call::{Home, guarded, home, is_inside};
+use crate::home::{Home, home};
 use pgrx::pg_sys::{self, Datum};
 use pgrx::prelude::*;
 use sync_shared::{Catalog, Host as _, Result};
@@ -26,7 +27,7 @@ pub unsafe extern "C-unwind" fn sync_follow_ddl(fcinfo: pg_sys::FunctionCallInfo
     // The DDL of our own functions, this one among them, is theirs to follow.
     if !is_inside() {
         guarded(Extension::of(fcinfo), |host| match home(host)? {
-            Home::Here => follow(host),
+            Home::Here | Home::Earlier => follow(host),
             _ => Ok(()),
         });
     }

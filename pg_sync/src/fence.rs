@@ -64,17 +64,32 @@ pub fn leave() {
     ENTERED.set(false);
 }
 
+/// Is this server a standby, which replays what another writes?
+pub fn is_standby() -> bool {
+    // SAFETY: plain state of the server.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+fn of_the_primary(what: &str) -> Error {
+    Error::new(Kind::InvalidArgument, format!("this server is a standby, which {what}; call this on the primary"))
+}
+
+/// For what changes the replica's state.
+pub fn require_primary() -> Result<()> {
+    if is_standby() { Err(of_the_primary("cannot be changed")) } else { Ok(()) }
+}
+
 /// One apply at a time in this database.
-pub fn lock_applies() {
+pub fn lock_applies() -> Result<()> {
+    require_primary()?;
     lock(0, APPLY_LOCK, pg_sys::ExclusiveLock);
+    Ok(())
 }
 
 /// The highest version that is settled. A snapshot has to be taken after this.
 pub fn settled(extension: &Extension) -> Result<i64> {
-    // SAFETY: plain state of the server.
-    if unsafe { pg_sys::RecoveryInProgress() } {
-        let message = "a standby cannot tell which changes are settled; call this on the primary";
-        return Err(Error::new(Kind::InvalidArgument, message));
+    if is_standby() {
+        return Err(of_the_primary("cannot tell what is settled"));
     }
     let last = last_version(extension);
     // SAFETY: the server copies the lock table into our memory.

@@ -1,9 +1,10 @@
 //! The SQL functions, in the contract's order: each a few lines over the core.
 
-use crate::call::{call, call_alone, call_and_flush, guarded, settle_home};
+use crate::call::{call, call_alone, call_and_flush, guarded};
 use crate::error::raise;
 use crate::extension::Extension;
 use crate::fence;
+use crate::home::settle;
 use crate::relation::meant;
 use pgrx::pg_sys::FunctionCallInfo;
 use pgrx::prelude::*;
@@ -36,8 +37,8 @@ fn sync_version() -> &'static str {
 #[pg_extern]
 fn sync_init(origin_id: default!(Option<&str>, "NULL"), fcinfo: FunctionCallInfo) -> String {
     guarded(Extension::of(fcinfo), |host| {
-        fence::lock_applies();
-        settle_home(host, origin_id)
+        fence::lock_applies()?;
+        settle(host, origin_id)
     })
 }
 
@@ -156,7 +157,10 @@ fn sync_register_client(origin_id: Option<&str>, last_sync_version: default!(Opt
 
 #[pg_extern]
 fn sync_remove_client(origin_id: Option<&str>, fcinfo: FunctionCallInfo) -> bool {
-    call(fcinfo, |host| sync_shared::remove_client(host, needed(origin_id, "origin_id")?))
+    call(fcinfo, |host| {
+        fence::require_primary()?;
+        sync_shared::remove_client(host, needed(origin_id, "origin_id")?)
+    })
 }
 
 #[pg_extern]
@@ -224,7 +228,10 @@ fn sync_subscribe(
 
 #[pg_extern]
 fn sync_unsubscribe(subscription_id: Option<&str>, fcinfo: FunctionCallInfo) -> bool {
-    call(fcinfo, |host| sync_shared::unsubscribe(host, needed(subscription_id, "subscription_id")?))
+    call(fcinfo, |host| {
+        fence::require_primary()?;
+        sync_shared::unsubscribe(host, needed(subscription_id, "subscription_id")?)
+    })
 }
 
 #[pg_extern]

@@ -21,6 +21,7 @@ mod extension;
 mod fence;
 mod form;
 mod functions;
+mod home;
 mod host;
 mod identity;
 mod install;
