@@ -4,6 +4,7 @@
 //! original may have seen what is not here.
 #![allow(unsafe_code)]
 
+use crate::extension::Extension;
 use crate::fence;
 use crate::host::PgHost;
 use pgrx::pg_sys;
@@ -22,10 +23,11 @@ pub enum Home {
     Elsewhere,
 }
 
-/// This database: of this cluster, by its number there.
-fn address() -> String {
+/// This extension of this database of this cluster, by their numbers: a dump that is restored over its own database makes another one.
+fn address(extension: &Extension) -> String {
     // SAFETY: set when the backend starts.
-    unsafe { format!("{}/{}", pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId.to_u32()) }
+    let (cluster, database) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId) };
+    format!("{cluster}/{}/{}", database.to_u32(), extension.log.to_u32())
 }
 
 /// The branch of the cluster's history that is written now; none on a standby, which writes none.
@@ -55,7 +57,7 @@ pub fn home(host: &mut PgHost) -> Result<Home> {
     })?;
     Ok(match origin {
         false => Home::Nowhere,
-        true if home != address() => Home::Elsewhere,
+        true if home != address(&host.extension) => Home::Elsewhere,
         true if timeline().is_some_and(|now| now != written) => Home::Earlier,
         true => Home::Here,
     })
@@ -78,7 +80,7 @@ pub fn settle(host: &mut PgHost, origin_id: Option<&str>) -> Result<String> {
         host.execute("UPDATE _sync_state SET value = gen_random_uuid()::text WHERE key = 'epoch'", &[])?;
     }
     if before != Home::Here {
-        for (key, value) in [("home", address()), ("timeline", timeline().unwrap_or_default())] {
+        for (key, value) in [("home", address(&host.extension)), ("timeline", timeline().unwrap_or_default())] {
             let sql = "INSERT INTO _sync_state (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
             host.execute(sql, &[ValueRef::Text(key), ValueRef::Text(&value)])?;
         }

@@ -31,18 +31,13 @@ pub fn install(host: &mut PgHost, table: &Table) -> Result<()> {
     let extension = host.extension.clone();
     let _definer = Definer::enter(extension.owner);
     drop_triggers(table)?;
-    let (name, relation) = (relation_name(oid), qualified(oid));
+    let name = relation_name(oid);
     let call = format!("EXECUTE FUNCTION {}._sync_capture({})", extension.schema_name, Literal(&table.id.to_string()));
     for (operation, event) in TRIGGERS {
-        let trigger = trigger_name(&name, operation);
-        spi::execute(&format!("CREATE TRIGGER {} {event} ON {relation} FOR EACH ROW {call}", Identifier(&trigger)), &[])?;
-        // Also for what logical replication writes.
-        spi::execute(&format!("ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {}", Identifier(&trigger)), &[])?;
+        create_trigger(oid, &trigger_name(&name, operation), event, &format!("ROW {call}"))?;
     }
     for leaf in leaves(oid)? {
-        let (trigger, relation) = (trigger_name(&relation_name(leaf), TRUNCATE), qualified(leaf));
-        spi::execute(&format!("CREATE TRIGGER {} BEFORE TRUNCATE ON {relation} FOR EACH STATEMENT {call}", Identifier(&trigger)), &[])?;
-        spi::execute(&format!("ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {}", Identifier(&trigger)), &[])?;
+        create_trigger(leaf, &trigger_name(&relation_name(leaf), TRUNCATE), "BEFORE TRUNCATE", &format!("STATEMENT {call}"))?;
     }
     let before = attributes(host, table)?;
     let numbers: Vec<(i16, String)> = relation::columns(oid)
@@ -64,6 +59,15 @@ pub fn install(host: &mut PgHost, table: &Table) -> Result<()> {
         rename_in_log(host, table, &renamed)?;
     }
     host.forget_tables();
+    Ok(())
+}
+
+/// A trigger that also fires for what logical replication writes, and that DROP EXTENSION takes along.
+fn create_trigger(relation: Oid, trigger: &str, event: &str, for_each: &str) -> Result<()> {
+    let (trigger, relation) = (Identifier(trigger), qualified(relation));
+    spi::execute(&format!("CREATE TRIGGER {trigger} {event} ON {relation} FOR EACH {for_each}"), &[])?;
+    spi::execute(&format!("ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {trigger}"), &[])?;
+    spi::execute(&format!("ALTER TRIGGER {trigger} ON {relation} DEPENDS ON EXTENSION pg_sync"), &[])?;
     Ok(())
 }
 
