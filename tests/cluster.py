@@ -29,6 +29,11 @@ def bindir():
     return pathlib.Path(subprocess.check_output([PG_CONFIG, "--bindir"], text=True).strip())
 
 
+def has_xml():
+    """Was the server built with XML?"""
+    return "--with-libxml" in subprocess.check_output([PG_CONFIG, "--configure"], text=True)
+
+
 class Cluster:
     """A running server. Every test makes databases of its own in it. `settings` are lines for postgresql.conf."""
 

@@ -127,3 +127,9 @@ pub fn flush() {
         pg_sys::XLogFlush(if PAGE_HEADERS.contains(&into_page) { end - into_page } else { end });
     }
 }
+
+/// What this transaction writes is on disk when it has committed, whatever synchronous_commit says: it was told to somebody.
+pub fn commit_durably() {
+    // SAFETY: sets a flag of the running transaction.
+    unsafe { pg_sys::ForceSyncCommit() }
+}

@@ -76,6 +76,8 @@ fn sync_fetch_local_changes(batch_size: default!(Option<i32>, 1000), fcinfo: Fun
     call_alone(fcinfo, |host| {
         let batch = sync_shared::fetch_local_changes(host, i64::from(batch_size.unwrap_or(1000)))?;
         fence::flush();
+        // As does its mark, without which this replica would look like a copy of itself.
+        fence::commit_durably();
         Ok(batch)
     })
 }

@@ -80,6 +80,8 @@ pub fn settle(host: &mut PgHost, origin_id: Option<&str>) -> Result<String> {
         host.execute("UPDATE _sync_state SET value = gen_random_uuid()::text WHERE key = 'epoch'", &[])?;
     }
     if before != Home::Here {
+        // The epoch goes out with the first batch.
+        fence::commit_durably();
         for (key, value) in [("home", address(&host.extension)), ("timeline", timeline().unwrap_or_default())] {
             let sql = "INSERT INTO _sync_state (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
             host.execute(sql, &[ValueRef::Text(key), ValueRef::Text(&value)])?;

@@ -1,5 +1,5 @@
-"""A server that crashes while writers, readers and an apply are at work: nothing is half done, no version that anybody saw comes again for
-another change, and the client converges afterwards.
+"""A server or a client that crashes while writers, readers and an apply are at work: nothing is half done, no version that anybody saw comes
+again for another change, and both converge afterwards.
 
 `SYNC_CRASHES` crashes in all (default 36).
 """
@@ -20,7 +20,8 @@ from pg_replica import PgReplica
 CRASHES = int(os.environ.get("SYNC_CRASHES", "36"))
 KINDS = ("backend", "postmaster", "immediate")
 COMMITS = ("on", "off")
-ROUNDS = max(1, CRASHES // (len(KINDS) * len(COMMITS)))
+ROLES = 2
+ROUNDS = max(1, CRASHES // (len(KINDS) * len(COMMITS) * ROLES))
 WRITERS, PUSHED, LONGEST_S = 2, 200, 0.5
 # Without synchronous_commit nothing but a fetch brings the write-ahead log to disk.
 SETTINGS = "wal_writer_delay = 10s\nwal_writer_flush_after = 0\nwal_buffers = 64MB\nlog_checkpoints = off\n"
@@ -136,13 +137,22 @@ def replayed(changes):
     return sorted(tuple(json.loads(row).values()) for row in rows.values() if row is not None)
 
 
-def crash(cluster, kind, pusher):
+def crash(cluster, kind, number, worker):
+    """At any moment, every other time while a batch is applied. Was it so?"""
+    time.sleep(worker.source.random() * LONGEST_S)
+    for _ in range(0 if number % 2 else 1000):
+        if worker.applying:
+            time.sleep(worker.source.random() * 0.02)
+            break
+        time.sleep(0.001)
+    applying = worker.applying
     if kind == "backend":
-        os.kill(pusher.pid, signal.SIGKILL)
+        os.kill(worker.pid, signal.SIGKILL)
     elif kind == "postmaster":
         cluster.kill()
     else:
         cluster.stop("immediate")
+    return applying
 
 
 @pytest.mark.timeout(60 + 10 * ROUNDS)
@@ -164,9 +174,7 @@ def test_a_crash_leaves_before_or_after(cluster, make_replica, kind, commit):
         server.close()
         for worker in workers:
             worker.start()
-        time.sleep(source.random() * LONGEST_S)
-        hits += pusher.applying
-        crash(cluster, kind, pusher)
+        hits += crash(cluster, kind, number, pusher)
         for worker in workers:
             worker.join()
             if worker.failure:
@@ -194,3 +202,63 @@ def test_a_crash_leaves_before_or_after(cluster, make_replica, kind, commit):
     server.close()
     print(f"{ROUNDS} crashes, {hits} during an apply; {len(seen)} versions")
     assert hits or ROUNDS < 6, "no crash came during an apply"
+
+
+class Client(Worker):
+    """A PostgreSQL client of a SQLite server: both make rows, and the client syncs. `received` are the groups that the server was handed."""
+
+    applying = False
+
+    def __init__(self, client, seed, server, received):
+        super().__init__(client, seed)
+        self.upstream, self.received = server, received
+        self.count = max((first for first, *_ in server.rows("Person")), default=0) // 10_000
+
+    def step(self):
+        self.count += 1
+        first = self.count * 10_000
+        rows = [(first + n, "group", str(first)) for n in range(PUSHED)]
+        with self.upstream.transaction():
+            self.upstream.many("INSERT INTO Person VALUES (?, ?, ?)", [(key + 5_000, *row) for key, *row in rows])
+        self.applying = True
+        self.server.pull(self.upstream, 10_000)
+        self.applying = False
+        with self.server.transaction():
+            self.server.many("INSERT INTO person VALUES (?, ?, ?)", rows)
+        batch = self.server.fetch_local_text(10_000)
+        self.received.append(first)
+        self.upstream.apply(batch)
+        self.server.acknowledge(json.loads(batch)["toVersion"])
+
+
+@pytest.mark.timeout(60 + 10 * ROUNDS)
+@pytest.mark.parametrize("commit", COMMITS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_that_crashes_goes_on_where_it_was(cluster, make_replica, kind, commit):
+    server = make_replica("server", CLIENT, track=["Person"])
+    client = PgReplica(cluster)
+    client.sql(SERVER)
+    client.sql(f"ALTER DATABASE {client.database} SET synchronous_commit = {commit}")
+    client.track("person")
+    received = []
+    for number in range(ROUNDS):
+        source = random.Random(f"client {kind} {commit} {number}")
+        worker = Client(client.again(), source.random(), server, received)
+        client.close()
+        worker.start()
+        crash(cluster, kind, number, worker)
+        worker.join()
+        if worker.failure:
+            raise worker.failure
+        cluster.start_again()
+
+        client = client.again()
+        rows = client.rows("person")
+        assert replayed(served(client)) == rows, "the log is not the table's"
+        for first in received:
+            assert sum(first <= key < first + PUSHED for key, *_ in rows) == PUSHED, "what was handed out is gone"
+        for first in range(5_000, 10_000 * (worker.count + 1), 10_000):
+            assert sum(first <= key < first + PUSHED for key, *_ in rows) in (0, PUSHED), "a pull is half done"
+        client.sync(server, 10_000)
+        assert client.hash() == server.hash() and client.rows("person") == server.rows("Person")
+    client.close()
