@@ -139,6 +139,7 @@ def replayed(changes):
 
 def crash(cluster, kind, number, worker):
     """At any moment, every other time while a batch is applied. Was it so?"""
+    witness = cluster.connect()
     time.sleep(worker.source.random() * LONGEST_S)
     for _ in range(0 if number % 2 else 1000):
         if worker.applying:
@@ -152,6 +153,10 @@ def crash(cluster, kind, number, worker):
         cluster.kill()
     else:
         cluster.stop("immediate")
+    # The postmaster notices that a backend is gone a little later, and ends every other session.
+    with pytest.raises(psycopg.OperationalError):
+        while True:
+            witness.execute("SELECT pg_sleep(0.001)")
     return applying
 
 
