@@ -231,3 +231,21 @@ def test_versions_are_not_given_out_again_after_a_crash(make_database, cluster):
     [new] = after.fetch(seen["toVersion"])["changes"]
     assert new["version"] > seen["toVersion"] and new["timestamp"] >= seen["changes"][-1]["timestamp"]
     after.close()
+
+
+def test_a_prepared_transaction_keeps_the_fence_over_a_crash(make_database, cluster):
+    database = make_database("CREATE TABLE t(id bigint PRIMARY KEY)", track=["t"])
+    database.sql("BEGIN")
+    database.sql("INSERT INTO t VALUES (1)")
+    database.sql("PREPARE TRANSACTION 'crash'")
+    database.sql("INSERT INTO t VALUES (2)")
+    assert database.fetch()["changes"] == []
+    cluster.stop("immediate")
+    cluster.start()
+    after = database.again()
+    after.sql("INSERT INTO t VALUES (3)")
+    batch = after.fetch()
+    assert batch["changes"] == [] and batch["toVersion"] == 0
+    after.sql("COMMIT PREPARED 'crash'")
+    assert [json.loads(change["pkValue"])["id"] for change in after.fetch()["changes"]] == [1, 2, 3]
+    after.close()
