@@ -71,6 +71,12 @@ class Cluster:
         """SIGKILL of the postmaster: nobody tells its backends, which go on until they notice."""
         os.kill(int((self.data / "postmaster.pid").read_text(encoding="utf-8").split()[0]), signal.SIGKILL)
 
+    def wait_for_crash(self, witness):
+        """Until this session is ended: the postmaster notices that a backend was killed a little later, and ends every other session."""
+        with contextlib.suppress(psycopg.OperationalError):
+            while True:
+                witness.execute("SELECT pg_sleep(0.001)")
+
     def start_again(self):
         """Start, or wait for the start, after a crash: as long as a backend of before lives, the server refuses."""
         for _ in range(PATIENCE):

@@ -153,10 +153,7 @@ def crash(cluster, kind, number, worker):
         cluster.kill()
     else:
         cluster.stop("immediate")
-    # The postmaster notices that a backend is gone a little later, and ends every other session.
-    with pytest.raises(psycopg.OperationalError):
-        while True:
-            witness.execute("SELECT pg_sleep(0.001)")
+    cluster.wait_for_crash(witness)
     return applying
 
 

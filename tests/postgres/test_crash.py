@@ -59,7 +59,7 @@ def test_a_backend_that_is_killed_while_it_applies(own_cluster):
     server.sql(PERSON)
     server.track("person")
     for number in range(ROUNDS):
-        victim = server.again()
+        victim, witness = server.again(), own_cluster.connect()
         pid = victim.value("SELECT pg_backend_pid()")
         killer = threading.Timer(source.random() * 0.03, lambda pid=pid: os.kill(pid, signal.SIGKILL))
         killer.start()
@@ -68,6 +68,7 @@ def test_a_backend_that_is_killed_while_it_applies(own_cluster):
         except psycopg.OperationalError:
             pass
         killer.join()
+        own_cluster.wait_for_crash(witness)
         server = reconnected(own_cluster, server.database)
         assert_whole(server, number + 1)
         server.apply(batch(number))
