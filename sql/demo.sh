@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Two SQLite databases with 368,000 rows of real data are edited apart and made equal again, with the sqlite3 shell and SQL alone.
+# Two SQLite databases with 368,000 rows of real data are edited apart and made equal again, with the sqlite3 shell and SQL alone. Then
+# the same with PostgreSQL as the server, where it is installed or can be.
 #
 #   bash sql/demo.sh      needs Rust; as root it installs the Debian packages that are missing
 #
@@ -164,3 +165,11 @@ if [ "$server_hash" != "$tablet_hash" ] || [ "$different" != 0 ] || [ "$broken" 
 fi
 echo
 echo "The two databases are equal."
+
+# PostgreSQL, where it is installed or can be.
+cd "$ROOT"
+if { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || { [ -x /usr/bin/pg_config ] && [ -w "$(/usr/bin/pg_config --pkglibdir)" ]; }; then
+    bash sql/demo_postgres.sh
+else
+    echo "PostgreSQL is not installed, or its folders are not this user's to write: the demo ends here."
+fi

