@@ -81,6 +81,7 @@ fn visit_row(
             stamp: number(5).map_or(clock, |n| n as i64),
             via: small(6),
             contested: number(7).is_some(),
+            shown: true,
             text: Some(LogText { pk_value, payload }),
             fields: &stored,
         })

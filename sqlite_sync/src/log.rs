@@ -77,6 +77,7 @@ fn visit_row(
         },
         via: integer(6)?,
         contested: integer(7)?.is_some_and(|flag| flag != 0),
+        shown: true,
         text: None,
         fields: &stored,
     };

@@ -6,7 +6,7 @@ use crate::catalog::Catalog;
 use crate::change::Change;
 use crate::conflict::Strategy;
 use crate::cursor::Cursor;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::group::{Condemned, Item, Outcome, apply_group, apply_in_transaction};
 use crate::hash::hash_of_changes;
 use crate::host::{Host, LogRange, in_transaction};
@@ -30,11 +30,13 @@ pub struct ApplyOptions {
     pub verify_hash: bool,
     /// Everything is tried, nothing stays.
     pub dry_run: bool,
+    /// The caller may push to this replica, but not say what its own server has sent.
+    pub pushes_only: bool,
 }
 
 impl ApplyOptions {
     pub fn parse(options: Option<&str>) -> Result<ApplyOptions> {
-        let mut parsed = ApplyOptions { strategy: None, verify_hash: true, dry_run: false };
+        let mut parsed = ApplyOptions { strategy: None, verify_hash: true, dry_run: false, pushes_only: false };
         let Some(text) = options else { return Ok(parsed) };
         let members: serde_json::Map<String, Json> =
             serde_json::from_str(text).map_err(|e| Error::argument(format!("the options are not a JSON object: {e}")))?;
@@ -65,6 +67,10 @@ pub fn apply_batch(host: &mut dyn Host, text: &str, options: ApplyOptions) -> Re
 /// As [`apply_batch`], with the number of changes that the batch had.
 pub fn apply_counted(host: &mut dyn Host, text: &str, options: ApplyOptions) -> Result<(String, usize)> {
     let batch = decode_batch(text)?;
+    if options.pushes_only && batch.kind == BatchKind::Pull {
+        let message = "a pull moves this replica's own cursor, which takes the right to call sync_acknowledge_push; a client sends a push";
+        return Err(Error::new(Kind::PermissionDenied, message));
+    }
     if let Some(expected) = batch.hash.as_deref().filter(|_| options.verify_hash) {
         crate::hash::verify_hash(expected, &hash_of_changes(&batch.changes))?;
     }

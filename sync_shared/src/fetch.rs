@@ -32,7 +32,7 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
     let mut excluded = String::new();
     let (mut to_version, mut has_more) = (from.version, false);
     let mut to_anchor: Option<(i64, i64)> = None;
-    host.read_log(&catalog, LogRange { upto: head, ..LogRange::after(from.version) }, &mut |entry| {
+    host.read_log(&catalog, LogRange { upto: head, for_caller: true, ..LogRange::after(from.version) }, &mut |entry| {
         if plan.hides(entry) {
             // The cursor passes it.
         } else if plan.excludes(entry) {
@@ -131,7 +131,7 @@ pub fn visit_changes(
     let origins = origin_names(host)?;
     let mut count = 0;
     let head = host.head()?;
-    host.read_log(&catalog, LogRange { upto: head, ..LogRange::after(plan.from.version) }, &mut |entry| {
+    host.read_log(&catalog, LogRange { upto: head, for_caller: true, ..LogRange::after(plan.from.version) }, &mut |entry| {
         if plan.hides(entry) || plan.excludes(entry) {
             return Ok(true);
         }
@@ -196,7 +196,7 @@ impl Plan {
     }
 
     fn hides(&self, entry: &LogEntry<'_>) -> bool {
-        !self.hidden.is_empty() && self.hidden.contains(&entry.table.id)
+        !entry.shown || (!self.hidden.is_empty() && self.hidden.contains(&entry.table.id))
     }
 
     fn excludes(&self, entry: &LogEntry<'_>) -> bool {

@@ -3,7 +3,7 @@
 use crate::batch::decode_changes;
 use crate::catalog::Catalog;
 use crate::change::Change;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fetch::write_hashed;
 use crate::host::Host;
 use crate::table::Table;
@@ -13,13 +13,22 @@ use sha2::{Digest, Sha256};
 /// Rows are hashed in pieces of about this many bytes.
 const PIECE: usize = 16 * 1024;
 
-/// SHA-256 over the canonical rows of one table, or of all tracked tables by name. Memory does not grow with the tables.
+/// SHA-256 over the canonical rows of one table, or of all tracked tables that the caller may read, by name. Memory does not grow with the tables.
 pub fn hash(host: &mut dyn Host, table_name: Option<&str>) -> Result<String> {
     let (_, catalog) = Catalog::open(host)?;
     let mut tables: Vec<&Table> = match table_name {
         Some(name) => vec![&catalog.tables[catalog.by_name(host, name)?]],
         None => catalog.tracked().map(|(_, table)| table).collect(),
     };
+    let mut readable = Vec::with_capacity(tables.len());
+    for table in tables.drain(..) {
+        match host.may_read(table)? {
+            true => readable.push(table),
+            false if table_name.is_some() => return Err(may_not_read(table)),
+            false => {}
+        }
+    }
+    let mut tables = readable;
     tables.sort_by_key(|t| t.name.to_ascii_lowercase());
     let mut digest = Sha256::new();
     for table in tables {
@@ -93,6 +102,11 @@ fn hash_table(host: &mut dyn Host, table: &Table, digest: &mut Sha256) -> Result
     })?;
     digest.update(piece.as_bytes());
     Ok(())
+}
+
+/// The caller has no right on a table that it names.
+pub fn may_not_read(table: &Table) -> Error {
+    Error::new(Kind::PermissionDenied, format!("you may not read table {:?}", table.table_name))
 }
 
 fn unreadable(table: &Table, column: usize, error: &Error) -> Error {

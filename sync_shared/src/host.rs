@@ -64,6 +64,8 @@ pub struct LogEntry<'a> {
     /// The neighbour that delivered it; None for a local change.
     pub via: Option<i64>,
     pub contested: bool,
+    /// False: the caller may not know of this change. Only where the range is read [`LogRange::for_caller`].
+    pub shown: bool,
     pub text: Option<LogText<'a>>,
     pub fields: &'a dyn Fields,
 }
@@ -122,15 +124,17 @@ pub struct LogRange {
     /// `Table::id`
     pub table: Option<i64>,
     pub newest_first: bool,
+    /// What is read is handed out: rows are as the caller may see them, and what it may not see is not `shown`.
+    pub for_caller: bool,
 }
 
 impl LogRange {
     pub fn after(after: i64) -> LogRange {
-        LogRange { after, upto: i64::MAX, table: None, newest_first: false }
+        LogRange { after, upto: i64::MAX, table: None, newest_first: false, for_caller: false }
     }
 
     pub fn exactly(version: i64) -> LogRange {
-        LogRange { after: version - 1, upto: version, table: None, newest_first: false }
+        LogRange { after: version - 1, upto: version, table: None, newest_first: false, for_caller: false }
     }
 }
 
@@ -306,7 +310,9 @@ pub trait Host {
     /// A unit of work has just failed and was undone. Is it worth doing again, row by row?
     fn narrows(&mut self) -> bool;
 
-    /// May the caller read every synced column of a table?
+    /// May the caller read every synced column of a table? False without any right on it.
+    ///
+    /// Errors: `PermissionDenied` if it may read some of its columns only.
     fn may_read(&mut self, table: &Table) -> Result<bool>;
 
     /// The local clock: the wall clock, but never below anything this replica has seen. Milliseconds since 1970.

@@ -3,8 +3,9 @@
 use crate::catalog::Catalog;
 use crate::change::Operation;
 use crate::clients::clients;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::host::{Host, LogRange, query_integer};
+use crate::table::Table;
 use crate::unseen::{Peer, count_unseen};
 use serde_json::{Value as Json, json};
 
@@ -20,12 +21,13 @@ pub struct TrackedSummary {
     pub entries: i64,
 }
 
-/// The tracked tables.
+/// The tracked tables that the caller may read.
 pub fn tables(host: &mut dyn Host) -> Result<Vec<TrackedSummary>> {
     let (_, catalog) = Catalog::open(host)?;
     let counts = count_entries(host, &catalog)?;
-    Ok(catalog
-        .tracked()
+    let readable = readable(host, &catalog)?;
+    Ok(readable
+        .into_iter()
         .map(|(index, table)| TrackedSummary {
             table_name: table.table_name.clone(),
             name: table.name.clone(),
@@ -42,7 +44,7 @@ pub fn status(host: &mut dyn Host) -> Result<String> {
     let (state, catalog) = Catalog::open(host)?;
     let counts = count_entries(host, &catalog)?;
     let mut per_table: Vec<Json> = Vec::new();
-    for (index, table) in catalog.tracked() {
+    for (index, table) in readable(host, &catalog)? {
         let mut rows = 0i64;
         if host.describe(&table.table_name)?.is_some() {
             rows = host.count_rows(table)?;
@@ -78,11 +80,27 @@ pub fn status(host: &mut dyn Host) -> Result<String> {
     .to_string())
 }
 
-/// Entries and tombstones of every table, by index.
+/// The tracked tables that the caller may read, by index.
+fn readable<'c>(host: &mut dyn Host, catalog: &'c Catalog) -> Result<Vec<(usize, &'c Table)>> {
+    let mut readable = Vec::new();
+    for (index, table) in catalog.tracked() {
+        match host.may_read(table) {
+            Ok(true) => readable.push((index, table)),
+            Ok(false) | Err(Error::Sync { kind: Kind::PermissionDenied, .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(readable)
+}
+
+/// Entries and tombstones of every table, by index, as far as the caller may see them.
 fn count_entries(host: &mut dyn Host, catalog: &Catalog) -> Result<Vec<(i64, i64)>> {
     let mut counts = vec![(0, 0); catalog.tables.len()];
     let places = |id: i64| catalog.tables.iter().position(|t| t.id == id);
-    host.read_log(catalog, LogRange::after(0), &mut |entry| {
+    host.read_log(catalog, LogRange { for_caller: true, ..LogRange::after(0) }, &mut |entry| {
+        if !entry.shown {
+            return Ok(true);
+        }
         if let Some(place) = places(entry.table.id) {
             counts[place].0 += 1;
             counts[place].1 += i64::from(entry.operation == Operation::Delete);

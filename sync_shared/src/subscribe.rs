@@ -3,8 +3,9 @@
 use crate::canonical::canonical_json;
 use crate::catalog::Catalog;
 use crate::change::Operation;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::fetch::checked_batch_size;
+use crate::hash::may_not_read;
 use crate::host::{Host, LogEntry, LogRange, in_transaction};
 use crate::stamp;
 use crate::state::{State, origin_names};
@@ -90,17 +91,16 @@ pub fn poll(host: &mut dyn Host, subscription_id: &str, batch_size: i64) -> Resu
         let table = catalog.by_wire_name(&subscription.table_name).map(|index| &catalog.tables[index]);
         let table = table.ok_or_else(|| Error::not_tracked(&subscription.table_name))?;
         if !host.may_read(table)? {
-            let message = format!("you may not read table {:?}", table.table_name);
-            return Err(Error::new(Kind::PermissionDenied, message));
+            return Err(may_not_read(table));
         }
         let from = subscription.served_version;
         let head = host.head()?;
         let origins = origin_names(host)?;
         let (mut changes, mut count, mut to_version, mut has_more) = (String::new(), 0, head.max(from), false);
-        let range = LogRange { upto: head, table: Some(table.id), ..LogRange::after(from) };
+        let range = LogRange { upto: head, table: Some(table.id), for_caller: true, ..LogRange::after(from) };
         let mut last = from;
         host.read_log(&catalog, range, &mut |entry| {
-            if !subscription.matches(table, entry)? {
+            if !entry.shown || !subscription.matches(table, entry)? {
                 return Ok(true);
             }
             if count == batch_size {
