@@ -17,6 +17,8 @@ pub struct Entry<'a> {
     pub label: Option<&'a Label>,
     pub pk_value: &'a str,
     pub payload: Option<&'a str>,
+    /// What the row was before, as far as the table's policies ask for it.
+    pub image: Option<&'a str>,
 }
 
 thread_local! {
@@ -41,7 +43,7 @@ pub fn append(extension: &Extension, entry: &Entry<'_>) -> i64 {
     };
     let label = entry.label;
     // In the order of the columns of _sync_log_data.
-    let values: [Option<Datum>; 10] = [
+    let values: [Option<Datum>; 11] = [
         Some(Datum::from(version)),
         Some(Datum::from(clock)),
         label.map(|l| Datum::from(l.stamp)),
@@ -52,6 +54,7 @@ pub fn append(extension: &Extension, entry: &Entry<'_>) -> i64 {
         label.filter(|l| l.contested).map(|_| Datum::from(1i16)),
         Some(varlena(entry.pk_value.as_bytes())),
         entry.payload.map(|text| varlena(text.as_bytes())),
+        entry.image.map(|text| varlena(text.as_bytes())),
     ];
     // SAFETY: the values are in the order and of the types of the log's columns; the log has no trigger and no constraint but its key.
     unsafe {
@@ -62,7 +65,7 @@ pub fn append(extension: &Extension, entry: &Entry<'_>) -> i64 {
         pg_sys::simple_heap_insert(log, tuple);
         insert_into_key(extension, log, values[0], &mut (*tuple).t_self);
         pg_sys::heap_freetuple(tuple);
-        for value in [values[8], values[9]].into_iter().flatten() {
+        for value in [values[8], values[9], values[10]].into_iter().flatten() {
             pg_sys::pfree(value.cast_mut_ptr());
         }
         pg_sys::relation_close(log, pg_sys::NoLock as i32);

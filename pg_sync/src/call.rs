@@ -1,5 +1,6 @@
 //! How a function of ours runs: with a host, in this database's own state, and with nothing left open when it fails.
 
+use crate::caller::Caller;
 use crate::error::raise;
 use crate::extension::Extension;
 use crate::fence;
@@ -10,7 +11,7 @@ use crate::transaction::catch;
 use pgrx::pg_sys::FunctionCallInfo;
 use std::cell::Cell;
 use std::rc::Rc;
-use sync_shared::Result;
+use sync_shared::{Catalog, Result};
 
 thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
@@ -37,6 +38,7 @@ pub fn guarded<T>(extension: Rc<Extension>, body: impl FnOnce(&mut PgHost) -> Re
     }
     DEPTH.set(DEPTH.get() + 1);
     let _inside = Inside;
+    let _caller = Caller::enter();
     let _session = Session::open();
     let mut host = PgHost::new(extension);
     let result = catch(|| body(&mut host));
@@ -45,6 +47,15 @@ pub fn guarded<T>(extension: Rc<Extension>, body: impl FnOnce(&mut PgHost) -> Re
         error.rethrow()
     })
     .unwrap_or_else(|error| raise(error))
+}
+
+/// As [`call`], for what looks at rows as the caller sees them. Capture has followed the tables before.
+pub fn call_reading<T>(fcinfo: FunctionCallInfo, body: impl FnOnce(&mut PgHost) -> Result<T>) -> T {
+    call(fcinfo, |host| {
+        Catalog::open(host)?;
+        host.reads_for_caller = true;
+        body(host)
+    })
 }
 
 /// As [`call`], one at a time in this database: for what changes the state of the replica.

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use crate::append::{Entry, append};
-use crate::captured::Captured;
+use crate::captured::{Captured, attribute};
 use crate::definer::Definer;
 use crate::error::raise;
 use crate::extension::Extension;
@@ -56,7 +56,7 @@ fn capture(extension: &Extension, data: &TriggerData) -> Result<()> {
     let writer = Writer { extension, captured };
     match data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
         pg_sys::TRIGGER_EVENT_INSERT if !is_superseded(data.tg_trigtuple) => {
-            writer.row(Operation::Insert, &writer.captured.values(data.tg_trigtuple, descriptor))
+            writer.row(Operation::Insert, None, &writer.captured.values(data.tg_trigtuple, descriptor))
         }
         pg_sys::TRIGGER_EVENT_UPDATE if !is_superseded(data.tg_newtuple) => {
             let old = writer.captured.values(data.tg_trigtuple, descriptor);
@@ -99,66 +99,73 @@ struct Writer<'e> {
 }
 
 impl Writer<'_> {
-    fn row(&self, operation: Operation, values: &[Option<Datum>]) -> Result<()> {
+    fn row(&self, operation: Operation, old: Option<&[Option<Datum>]>, values: &[Option<Datum>]) -> Result<()> {
         let (mut pk_value, mut payload) = (String::with_capacity(64), String::with_capacity(256));
         self.captured.write_key(&mut pk_value, values)?;
         self.captured.write_row(&mut payload, values)?;
         let label = pending::label_for(&self.captured, &pk_value, Some(values))?;
-        self.append(operation, &pk_value, Some(&payload), label)
+        let image = old.map(|old| self.captured.image(old)).transpose()?.flatten();
+        self.append(operation, &pk_value, (Some(&payload), image.as_deref()), label)
     }
 
     fn key(&self, values: &[Option<Datum>]) -> Result<()> {
         let mut pk_value = String::with_capacity(64);
         self.captured.write_key(&mut pk_value, values)?;
         let label = pending::label_for(&self.captured, &pk_value, None)?;
-        self.append(Operation::Delete, &pk_value, None, label)
+        self.append(Operation::Delete, &pk_value, (None, self.captured.image(values)?.as_deref()), label)
     }
 
     fn update(&self, (old, old_tuple): (&[Option<Datum>], HeapTuple), new: &[Option<Datum>]) -> Result<()> {
         let captured = &self.captured;
         if !captured.agree(captured.key.iter().map(|&c| &captured.columns[c]), old, new) {
             self.key(old)?;
-            return self.row(Operation::Insert, new);
+            return self.row(Operation::Insert, None, new);
         }
         // What this transaction wrote before may have been left to this entry to log, see `is_superseded`.
         if captured.agree(captured.columns.iter(), old, new) && !is_own(old_tuple) {
             return Ok(());
         }
-        self.row(Operation::Update, new)
+        self.row(Operation::Update, Some(old), new)
     }
 
     /// Logs every row as deleted, before it is.
     fn truncate(&self, data: &TriggerData) -> Result<()> {
         // SAFETY: an open relation.
-        let relation = unsafe { (*data.tg_relation).rd_id };
-        let key: Vec<&str> = self.captured.key.iter().map(|&c| self.captured.columns[c].name.as_str()).collect();
-        let sql = format!("SELECT {} FROM ONLY {}", list(key.iter().copied()), qualified(relation));
-        let mut keys: Vec<String> = Vec::new();
+        let (relation, descriptor) = unsafe { ((*data.tg_relation).rd_id, (*data.tg_relation).rd_att) };
+        let columns = self.captured.needed_to_delete();
+        let names = columns.iter().map(|&place| {
+            // SAFETY: the descriptor of an open relation.
+            owned(unsafe { attribute(descriptor, place) }.attname.data.as_ptr())
+        });
+        let names: Vec<String> = names.collect();
+        let sql = format!("SELECT {} FROM ONLY {}", list(names.iter().map(String::as_str)), qualified(relation));
+        // SAFETY: as above.
+        let width = unsafe { (*descriptor).natts as usize };
+        let mut gone: Vec<(String, Option<String>)> = Vec::new();
         {
             let _session = Session::open();
-            let _definer = Definer::enter(self.extension.owner);
+            let _definer = Definer::owner_of(relation);
             spi::stream(&sql, &[], View::Latest, |rows, row| {
-                let mut pk_value = String::from("{");
-                for (place, &column) in self.captured.key.iter().enumerate() {
-                    let column = &self.captured.columns[column];
-                    pk_value.push_str(if place > 0 { "," } else { "" });
-                    pk_value.push_str(&column.member);
-                    match rows.datum(row, place) {
-                        None => pk_value.push_str("null"),
-                        Some(datum) => column.form.write_json(&mut pk_value, datum)?,
-                    }
-                }
-                pk_value.push('}');
-                keys.push(pk_value);
+                let mut values = vec![None; width];
+                columns.iter().enumerate().for_each(|(at, &place)| values[place] = rows.datum(row, at));
+                let mut pk_value = String::new();
+                self.captured.write_key(&mut pk_value, &values)?;
+                gone.push((pk_value, self.captured.image(&values)?));
                 Ok(true)
             })?;
         }
-        keys.iter().try_for_each(|pk_value| self.append(Operation::Delete, pk_value, None, (false, None)))
+        gone.iter().try_for_each(|(pk_value, image)| self.append(Operation::Delete, pk_value, (None, image.as_deref()), (false, None)))
     }
 
-    fn append(&self, operation: Operation, pk_value: &str, payload: Option<&str>, (pending, label): (bool, Option<Label>)) -> Result<()> {
+    fn append(
+        &self,
+        operation: Operation,
+        pk_value: &str,
+        (payload, image): (Option<&str>, Option<&str>),
+        (pending, label): (bool, Option<Label>),
+    ) -> Result<()> {
         let (table, origin) = (self.captured.table, self.captured.origin);
-        let entry = Entry { table, operation, origin, label: label.as_ref(), pk_value, payload };
+        let entry = Entry { table, operation, origin, label: label.as_ref(), pk_value, payload, image };
         let version = append(self.extension, &entry);
         if pending {
             pending::fulfil(Logged { version, labelled: label.is_some() });

@@ -5,6 +5,8 @@ use crate::convert::member;
 use crate::definer::Definer;
 use crate::extension::Extension;
 use crate::form::Form;
+use crate::pinned::Pinned;
+use crate::policy::Image;
 use crate::quote::owned;
 use crate::spi::{self, Parameter, Session, View};
 use pgrx::pg_sys::{self, Datum, HeapTuple, Oid, Relation, TupleDesc};
@@ -12,7 +14,7 @@ use serde_json::Value as Json;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use sync_shared::{Error, Result, ValueRef};
+use sync_shared::{Error, Result, Row as _, ValueRef};
 
 /// A column as capture writes it.
 #[derive(Debug)]
@@ -38,6 +40,19 @@ pub struct Captured {
     pub columns: Vec<Column>,
     /// The key's columns in the order of `pk_value`: indices into `columns`.
     pub key: Vec<usize>,
+    /// What the policies of the table refer to; None without row-level security.
+    kept: Option<Vec<KeptColumn>>,
+    /// The tracked table itself.
+    root: Oid,
+}
+
+/// A column that policies refer to.
+#[derive(Debug)]
+struct KeptColumn {
+    name: String,
+    /// In the tuples of this relation.
+    place: usize,
+    output: Oid,
 }
 
 thread_local! {
@@ -49,7 +64,7 @@ pub fn forget(relation: Oid) {
     KNOWN.with_borrow_mut(|known| match relation {
         Oid::INVALID => known.clear(),
         _ => {
-            known.remove(&relation);
+            known.retain(|oid, captured| *oid != relation && captured.root != relation);
         }
     });
 }
@@ -91,7 +106,8 @@ impl Captured {
                 format!("a column of the key of {name} is gone; call sync_track_table or sync_untrack_table"),
             ));
         }
-        Ok(Captured { table, origin, columns, key })
+        let (root, kept) = kept_columns(extension, relation, table)?;
+        Ok(Captured { table, origin, columns, key, kept, root })
     }
 
     /// The values of a tuple, by place.
@@ -125,6 +141,27 @@ impl Captured {
         }
         out.push('}');
         Ok(())
+    }
+
+    /// Places of the columns that a delete is logged with.
+    pub fn needed_to_delete(&self) -> Vec<usize> {
+        let key = self.key.iter().map(|&column| self.columns[column].place);
+        let mut places: Vec<usize> = key.chain(self.kept.iter().flatten().map(|kept| kept.place)).collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    /// What is kept of a row that is about to be another, or gone; see [`crate::policy`].
+    pub fn image(&self, values: &[Option<Datum>]) -> Result<Option<String>> {
+        let Some(kept) = &self.kept else { return Ok(None) };
+        let _pinned = Pinned::enter();
+        let image = kept.iter().map(|column| {
+            // SAFETY: the output function of the column's type.
+            let text = |datum| unsafe { owned(pg_sys::OidOutputFunctionCall(column.output, datum)) };
+            (column.name.clone(), values[column.place].map(text))
+        });
+        serde_json::to_string(&image.collect::<Image>()).map(Some).map_err(Error::corrupt)
     }
 
     /// Do two tuples agree in these columns, bit for bit?
@@ -197,6 +234,52 @@ fn same_image(a: Datum, b: Datum, by_value: bool, length: i16) -> bool {
             -2 => std::ffi::CStr::from_ptr(a.cast_mut_ptr()) == std::ffi::CStr::from_ptr(b.cast_mut_ptr()),
             size => bytes(a, size as usize) == bytes(b, size as usize),
         }
+    }
+}
+
+/// The tracked table of an id, and what its policies refer to.
+fn kept_columns(extension: &Extension, relation: Relation, table: i64) -> Result<(Oid, Option<Vec<KeptColumn>>)> {
+    let _session = Session::open();
+    let _definer = Definer::enter(extension.owner);
+    let sql = format!(
+        "SELECT c.oid, c.relrowsecurity, a.attname FROM {}._sync_tables AS t JOIN pg_class AS c ON c.oid = t.relation \
+         LEFT JOIN (pg_policy AS p JOIN pg_depend AS d ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid \
+         AND d.refclassid = 'pg_class'::regclass AND d.refobjid = p.polrelid AND d.refobjsubid > 0 \
+         JOIN pg_attribute AS a ON a.attrelid = p.polrelid AND a.attnum = d.refobjsubid) ON p.polrelid = c.oid WHERE t.table_id = $1",
+        extension.schema_name
+    );
+    let (mut root, mut kept) = (Oid::INVALID, None);
+    spi::run(&sql, &[Parameter::of(ValueRef::Integer(table))?], View::Latest, |rows| {
+        for at in 0..rows.len() {
+            let row = rows.row(at)?;
+            root = Oid::from_u32(row.integer(0)? as u32);
+            if row.integer(1)? == 0 {
+                continue;
+            }
+            let kept: &mut Vec<KeptColumn> = kept.get_or_insert_default();
+            let name = row.text(2)?;
+            if !name.is_empty() && kept.iter().all(|k| k.name != name) {
+                // SAFETY: an open relation.
+                kept.extend(unsafe { kept_column((*relation).rd_att, name) });
+            }
+        }
+        Ok(())
+    })?;
+    Ok((root, kept))
+}
+
+/// # Safety
+/// The descriptor is that of an open relation.
+unsafe fn kept_column(descriptor: TupleDesc, name: &str) -> Option<KeptColumn> {
+    unsafe {
+        let mut places = 0..(*descriptor).natts as usize;
+        let place = places.find(|&place| {
+            let attribute = attribute(descriptor, place);
+            !attribute.attisdropped && owned(attribute.attname.data.as_ptr()) == name
+        })?;
+        let (mut output, mut is_varlena) = (Oid::INVALID, false);
+        pg_sys::getTypeOutputInfo(attribute(descriptor, place).atttypid, &mut output, &mut is_varlena);
+        Some(KeptColumn { name: name.to_owned(), place, output })
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::form::Form;
 use crate::pinned::Pinned;
-use crate::quote::c_string;
+use crate::quote::{Identifier, c_string, owned};
 use crate::spi::varlena;
 use crate::transaction::in_subtransaction;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -19,6 +19,8 @@ pub struct ColumnType {
     pub oid: Oid,
     pub typmod: i32,
     pub form: Form,
+    /// How values of the type are compared for equality, with its schema: no search path can put another in its place.
+    pub equals: String,
     input: Oid,
     io_parameter: Oid,
 }
@@ -28,7 +30,7 @@ impl ColumnType {
         let (mut input, mut io_parameter) = (Oid::INVALID, Oid::INVALID);
         // SAFETY: a look-up in the catalogue.
         unsafe { pg_sys::getTypeInputInfo(oid, &mut input, &mut io_parameter) };
-        ColumnType { name: name.to_owned(), oid, typmod, form: Form::of(oid), input, io_parameter }
+        ColumnType { name: name.to_owned(), oid, typmod, form: Form::of(oid), equals: equality(oid), input, io_parameter }
     }
 
     /// The value for the column; None for NULL. The error is a sentence. The input function may raise as well.
@@ -109,6 +111,23 @@ impl ColumnType {
         sync_shared::write_payload(&mut shown, value.as_ref());
         let shown: String = shown.chars().take(60).collect();
         format!("column {:?} cannot hold {shown} exactly", self.name)
+    }
+}
+
+/// `OPERATOR(schema.=)` of a type.
+fn equality(oid: Oid) -> String {
+    // SAFETY: look-ups in the catalogue; the tuple is released again.
+    unsafe {
+        let operator = (*pg_sys::lookup_type_cache(oid, pg_sys::TYPECACHE_EQ_OPR as i32)).eq_opr;
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::OPEROID as i32, Datum::from(operator));
+        if tuple.is_null() {
+            return "=".to_owned();
+        }
+        let found = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_operator>();
+        let schema = owned(pg_sys::get_namespace_name(found.oprnamespace));
+        let name = owned(found.oprname.data.as_ptr());
+        pg_sys::ReleaseSysCache(tuple);
+        format!("OPERATOR({}.{name})", Identifier(&schema))
     }
 }
 

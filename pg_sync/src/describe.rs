@@ -1,5 +1,6 @@
 //! A table as PostgreSQL's catalogue has it.
 
+use crate::definer::SafePath;
 use crate::form::Form;
 use crate::host::PgHost;
 use crate::relation;
@@ -10,6 +11,8 @@ use sync_shared::{Column, Description, Reference, RelationKind, Result, Row as _
 /// Describes the relation of a name of the core's; None if there is none.
 pub fn describe(host: &mut PgHost, name: &str) -> Result<Option<Description>> {
     let Some(oid) = relation::by_name(name) else { return Ok(None) };
+    // Types and defaults are written with their schemas, whatever the caller's search path is.
+    let _path = SafePath::enter();
     let (kind, is_partition, is_unlogged) = kind_of(host, oid)?;
     let mut description = Description {
         kind,

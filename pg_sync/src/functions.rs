@@ -1,11 +1,13 @@
 //! The SQL functions, in the contract's order: each a few lines over the core.
 
-use crate::call::{call, call_alone, call_and_flush, guarded};
+use crate::call::{call, call_alone, call_and_flush, call_reading, guarded};
+use crate::caller::{self, overseeing};
 use crate::error::raise;
 use crate::extension::Extension;
 use crate::fence;
 use crate::home::settle;
 use crate::relation::meant;
+use crate::rights;
 use pgrx::pg_sys::FunctionCallInfo;
 use pgrx::prelude::*;
 use sync_shared::{ApplyOptions, Error, Result};
@@ -49,12 +51,20 @@ fn sync_regenerate_origin(fcinfo: FunctionCallInfo) -> String {
 
 #[pg_extern]
 fn sync_track_table(table_name: Option<&str>, options: default!(Option<&str>, "NULL"), fcinfo: FunctionCallInfo) -> String {
-    call_alone(fcinfo, |host| sync_shared::track_table(host, &table(table_name)?, options))
+    call_alone(fcinfo, |host| {
+        let name = table(table_name)?;
+        rights::require_owner_of(&name)?;
+        sync_shared::track_table(host, &name, options)
+    })
 }
 
 #[pg_extern]
 fn sync_untrack_table(table_name: Option<&str>, fcinfo: FunctionCallInfo) -> bool {
-    call_alone(fcinfo, |host| sync_shared::untrack_table(host, &table(table_name)?))
+    call_alone(fcinfo, |host| {
+        let name = table(table_name)?;
+        rights::require_owner_of(&name)?;
+        sync_shared::untrack_table(host, &name)
+    })
 }
 
 // Moving changes
@@ -74,6 +84,7 @@ fn sync_fetch_changes(
 #[pg_extern]
 fn sync_fetch_local_changes(batch_size: default!(Option<i32>, 1000), fcinfo: FunctionCallInfo) -> String {
     call_alone(fcinfo, |host| {
+        rights::require_everything(host)?;
         let batch = sync_shared::fetch_local_changes(host, i64::from(batch_size.unwrap_or(1000)))?;
         fence::flush();
         // As does its mark, without which this replica would look like a copy of itself.
@@ -90,7 +101,11 @@ fn sync_acknowledge_push(to_version: Option<i64>, fcinfo: FunctionCallInfo) -> i
 #[pg_extern]
 fn sync_apply_batch(batch: Option<&str>, options: default!(Option<&str>, "NULL"), fcinfo: FunctionCallInfo) -> String {
     call_alone(fcinfo, |host| {
-        let options = ApplyOptions::parse(options)?;
+        let pushes_only = !rights::may_follow(&host.extension)?;
+        let options = ApplyOptions { pushes_only, ..ApplyOptions::parse(options)? };
+        Catalog::open(host)?;
+        caller::take_over(host)?;
+        host.reads_for_caller = true;
         sync_shared::apply_batch(host, needed(batch, "batch")?, options)
     })
 }
@@ -102,7 +117,7 @@ fn sync_state(fcinfo: FunctionCallInfo) -> String {
 
 #[pg_extern]
 fn sync_status(fcinfo: FunctionCallInfo) -> String {
-    call(fcinfo, |host| sync_shared::status(host))
+    overseeing(|| call(fcinfo, |host| sync_shared::status(host)))
 }
 
 #[pg_extern]
@@ -130,7 +145,9 @@ fn sync_set_conflict_strategy(
     fcinfo: FunctionCallInfo,
 ) -> String {
     call_alone(fcinfo, |host| {
-        sync_shared::set_conflict_strategy(host, &table(table_name)?, needed(strategy, "strategy")?, resolver)
+        let name = table(table_name)?;
+        rights::require_owner_of(&name)?;
+        sync_shared::set_conflict_strategy(host, &name, needed(strategy, "strategy")?, resolver)
     })
 }
 
@@ -142,12 +159,15 @@ fn sync_resolve_conflict(local: Option<&str>, remote: Option<&str>, strategy: de
 
 #[pg_extern]
 fn sync_retry(fcinfo: FunctionCallInfo) -> String {
-    call_alone(fcinfo, |host| sync_shared::retry(host))
+    call_alone(fcinfo, |host| {
+        caller::take_over(host)?;
+        sync_shared::retry(host)
+    })
 }
 
 #[pg_extern]
 fn sync_discard(id: Option<i64>, fcinfo: FunctionCallInfo) -> bool {
-    call_alone(fcinfo, |host| sync_shared::discard(host, needed_number(id, "id")?))
+    overseeing(|| call_alone(fcinfo, |host| sync_shared::discard(host, needed_number(id, "id")?)))
 }
 
 // Clients, tombstones, log
@@ -184,6 +204,7 @@ fn sync_compact(fcinfo: FunctionCallInfo) -> i64 {
 fn sync_reconcile(table_name: Option<&str>, fcinfo: FunctionCallInfo) -> i64 {
     call_alone(fcinfo, |host| {
         let name = table(table_name)?;
+        rights::require_owner_of(&name)?;
         crate::locks::lock_named(&name)?;
         sync_shared::reconcile(host, &name)
     })
@@ -191,14 +212,17 @@ fn sync_reconcile(table_name: Option<&str>, fcinfo: FunctionCallInfo) -> i64 {
 
 #[pg_extern]
 fn sync_execute_untracked(statement: Option<&str>, fcinfo: FunctionCallInfo) -> i64 {
-    call_alone(fcinfo, |host| sync_shared::execute_untracked(host, needed(statement, "statement")?))
+    call_alone(fcinfo, |host| {
+        rights::require_owner_of_all(host)?;
+        sync_shared::execute_untracked(host, needed(statement, "statement")?)
+    })
 }
 
 // Proof
 
 #[pg_extern]
 fn sync_hash(table_name: default!(Option<&str>, "NULL"), fcinfo: FunctionCallInfo) -> String {
-    call(fcinfo, |host| sync_shared::hash(host, table_name.map(meant).as_deref()))
+    call_reading(fcinfo, |host| sync_shared::hash(host, table_name.map(meant).as_deref()))
 }
 
 #[pg_extern(immutable, parallel_safe)]
@@ -230,9 +254,11 @@ fn sync_subscribe(
 
 #[pg_extern]
 fn sync_unsubscribe(subscription_id: Option<&str>, fcinfo: FunctionCallInfo) -> bool {
-    call(fcinfo, |host| {
-        fence::require_primary()?;
-        sync_shared::unsubscribe(host, needed(subscription_id, "subscription_id")?)
+    overseeing(|| {
+        call(fcinfo, |host| {
+            fence::require_primary()?;
+            sync_shared::unsubscribe(host, needed(subscription_id, "subscription_id")?)
+        })
     })
 }
 

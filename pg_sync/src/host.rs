@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::bookkeeping::translate;
-use crate::definer::Definer;
+use crate::definer::{Definer, SafePath};
 use crate::error::caught;
 use crate::extension::Extension;
 use crate::quote::{c_string, qualified};
@@ -33,6 +33,8 @@ pub struct PgHost {
     narrows: bool,
     self_id: Option<i64>,
     pub(crate) any_deferrable: Option<bool>,
+    /// Rows are read as the caller sees them; else all of them, for the log.
+    pub(crate) reads_for_caller: bool,
 }
 
 impl PgHost {
@@ -48,6 +50,7 @@ impl PgHost {
             narrows: false,
             self_id: None,
             any_deferrable: None,
+            reads_for_caller: false,
         }
     }
 
@@ -298,7 +301,7 @@ impl Host for PgHost {
     }
 
     fn may_read(&mut self, table: &Table) -> Result<bool> {
-        rights::may_read(table)
+        rights::access(self, table).map(|access| access.is_some())
     }
 
     fn clock(&mut self) -> Result<i64> {
@@ -357,7 +360,7 @@ impl Host for PgHost {
 
     fn count_rows(&mut self, table: &Table) -> Result<i64> {
         let Some(oid) = relation::by_name(&table.table_name) else { return Ok(0) };
-        spi::run(&format!("SELECT count(*) FROM {}", qualified(oid)), &[], View::Latest, |rows| rows.row(0)?.integer(0)).map(|(_, n)| n)
+        spi::run(&format!("SELECT pg_catalog.count(*) FROM {}", qualified(oid)), &[], View::Latest, |rows| rows.row(0)?.integer(0)).map(|(_, n)| n)
     }
 
     fn begin_references(&mut self) -> Result<()> {
@@ -380,6 +383,7 @@ impl Host for PgHost {
 
     fn column_defaults(&mut self, table: &Table) -> Result<Vec<Value>> {
         let plan = self.plan(table)?;
+        let _path = SafePath::enter();
         let default = |(column, definition): (usize, &sync_shared::Column)| {
             let Some(expression) = definition.default.as_deref().filter(|_| plan.sequences[column].is_none()) else { return Value::Null };
             // A default that cannot be evaluated by itself is that of no row.

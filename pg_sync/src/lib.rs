@@ -9,8 +9,10 @@ use pgrx::prelude::*;
 mod append;
 mod bookkeeping;
 mod call;
+mod caller;
 mod capture;
 mod captured;
+mod conflicts;
 mod convert;
 mod counter;
 mod ddl;
@@ -30,6 +32,7 @@ mod log;
 mod notify;
 mod pending;
 mod pinned;
+mod policy;
 mod quote;
 mod references;
 mod relation;
@@ -37,6 +40,7 @@ mod resolver;
 mod rights;
 mod rows;
 mod sets;
+mod shown;
 mod spi;
 mod tables;
 mod transaction;
@@ -44,6 +48,7 @@ mod transaction;
 pgrx::pg_module_magic!();
 
 extension_sql_file!("../../sql/postgres/schema.sql", name = "schema", bootstrap);
+extension_sql_file!("../../sql/postgres/callers.sql", name = "callers", requires = ["schema"]);
 extension_sql_file!("../../sql/postgres/rights.sql", name = "rights", finalize);
 
 /// Called by the server when it loads the library.

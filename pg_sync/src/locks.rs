@@ -61,8 +61,11 @@ fn lock_each(host: &mut PgHost, catalog: &Catalog, rows: &Rows) -> Result<Vec<us
         }
     }
     for ((id, pk_value), (table, _, deletes)) in rows {
-        if *deletes && host.plan(&catalog.tables[*table])?.can_delete() && !host.holds(*id, pk_value) && !host.is_table_locked(*id) && !tables.contains(table) {
-            tables.push(*table);
+        if *deletes && !host.holds(*id, pk_value) && !host.is_table_locked(*id) && !tables.contains(table) {
+            // Who may not lock it may not delete from it either: the row is refused then.
+            if host.plan(&catalog.tables[*table])?.can_lock_table() {
+                tables.push(*table);
+            }
         }
     }
     Ok(tables)

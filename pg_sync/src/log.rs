@@ -3,6 +3,7 @@
 use crate::append::{Entry, append};
 use crate::definer::Definer;
 use crate::host::PgHost;
+use crate::shown;
 use crate::spi::{self, Parameter, Rows, View, with_bytes};
 use std::cell::OnceCell;
 use std::fmt::Write as _;
@@ -10,16 +11,25 @@ use sync_shared::{
     Catalog, Error, Fields, Label, LogEntry, LogRange, LogText, Operation, Result, Table, Value, ValueRef, object_members, value_for_column,
 };
 
-const COLUMNS: &str = "version, table_id, operation, origin, clock, stamp, via, contested, pk_value, payload";
+const COLUMNS: &str = "version, table_id, operation, origin, clock, stamp, via, contested, pk_value, payload, image";
 
 /// The values of an entry, taken out of its JSON when they are asked for.
-struct Stored<'a> {
+pub struct Stored<'a> {
     table: &'a Table,
     json: &'a str,
     values: OnceCell<Vec<Option<Value>>>,
 }
 
-impl Stored<'_> {
+impl<'a> Stored<'a> {
+    pub fn new(table: &'a Table, json: &'a str) -> Stored<'a> {
+        Stored { table, json, values: OnceCell::new() }
+    }
+
+    /// The values of the key, in key order.
+    pub fn key(&self) -> Result<Vec<Value>> {
+        self.table.key.iter().map(|&column| Ok(self.value(column)?.unwrap_or(ValueRef::Null).to_owned())).collect()
+    }
+
     fn read(&self) -> Result<Vec<Option<Value>>> {
         let mut values = vec![None; self.table.columns.len()];
         for (name, raw) in object_members(self.json).map_err(Error::corrupt)? {
@@ -46,6 +56,17 @@ pub fn read_log(
     range: LogRange,
     visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<bool>,
 ) -> Result<()> {
+    match range.for_caller {
+        true => shown::read(host, catalog, range, visit),
+        false => read(host, catalog, range, &mut |entry, _| visit(entry)),
+    }
+}
+
+/// Takes an entry, and what was kept of its row as it was before.
+pub type Visit<'v> = dyn FnMut(&LogEntry<'_>, Option<&str>) -> Result<bool> + 'v;
+
+/// The log as it is.
+pub fn read(host: &mut PgHost, catalog: &Catalog, range: LogRange, visit: &mut Visit<'_>) -> Result<()> {
     let _definer = Definer::enter(host.extension.owner);
     let log = format!("{}._sync_log_data", host.extension.schema_name);
     let mut sql = format!("SELECT {COLUMNS} FROM {log} WHERE version > $1 AND version <= $2");
@@ -61,7 +82,7 @@ fn visit_row(
     catalog: &Catalog,
     rows: &Rows,
     row: usize,
-    visit: &mut dyn FnMut(&LogEntry<'_>) -> Result<bool>,
+    visit: &mut Visit<'_>,
 ) -> Result<bool> {
     let number = |column: usize| rows.datum(row, column).map(|datum| datum.value());
     let small = |column: usize| number(column).map(|n| i64::from(n as i32));
@@ -71,9 +92,10 @@ fn visit_row(
     let operation = Operation::from_number(operation).ok_or_else(|| Error::corrupt("an operation in the log"))?;
     let clock = number(4).map_or(0, |n| n as i64);
     let pk_value = rows.datum(row, 8).ok_or_else(|| Error::corrupt("a log entry without a key"))?;
+    let image = rows.datum(row, 10).map(crate::spi::text).transpose()?;
     let mut visit_text = |pk_value: &str, payload: Option<&str>| {
-        let stored = Stored { table, json: payload.unwrap_or(pk_value), values: OnceCell::new() };
-        visit(&LogEntry {
+        let stored = Stored::new(table, payload.unwrap_or(pk_value));
+        let entry = LogEntry {
             version: number(0).map_or(0, |n| n as i64),
             table,
             operation,
@@ -84,7 +106,8 @@ fn visit_row(
             shown: true,
             text: Some(LogText { pk_value, payload }),
             fields: &stored,
-        })
+        };
+        visit(&entry, image.as_deref())
     };
     with_text(pk_value, |pk_value| match rows.datum(row, 9) {
         None => visit_text(pk_value, None),
@@ -104,6 +127,8 @@ pub fn log_row(host: &mut PgHost, table: &Table, key: &[Value], operation: Opera
     let payload = match operation {
         Operation::Delete => None,
         _ => {
+            // The log says what the row is, not what the caller sees of it.
+            let _definer = Definer::owner_of(plan.relation);
             let (_, payload) = spi::run(&plan.select_row(), &key, View::Latest, |rows| match rows.len() {
                 0 => Ok(None),
                 _ => plan.write_payload(rows, 0).map(Some),
@@ -112,7 +137,7 @@ pub fn log_row(host: &mut PgHost, table: &Table, key: &[Value], operation: Opera
         }
     };
     let origin = host.self_id()?;
-    let entry = Entry { table: table.id, operation, origin, label, pk_value: &pk_value, payload: payload.as_deref() };
+    let entry = Entry { table: table.id, operation, origin, label, pk_value: &pk_value, payload: payload.as_deref(), image: None };
     let version = append(&host.extension, &entry);
     host.make_visible();
     Ok(version)
@@ -124,13 +149,15 @@ pub fn backfill(host: &mut PgHost, table: &Table) -> Result<u64> {
     let origin = host.self_id()?;
     let extension = host.extension.clone();
     let mut count = 0;
+    let definer = Definer::owner_of(plan.relation);
     spi::stream(&plan.select(), &[], View::Latest, |rows, row| {
         let (pk_value, payload) = (plan.write_key_of(rows, row)?, plan.write_payload(rows, row)?);
         let operation = Operation::Insert;
-        append(&extension, &Entry { table: table.id, operation, origin, label: None, pk_value: &pk_value, payload: Some(&payload) });
+        append(&extension, &Entry { table: table.id, operation, origin, label: None, pk_value: &pk_value, payload: Some(&payload), image: None });
         count += 1;
         Ok(true)
     })?;
+    drop(definer);
     host.make_visible();
     Ok(count)
 }

@@ -1,11 +1,12 @@
 //! Foreign keys during an apply. Those that can be are checked at its end, so that order does not matter; who violates them is named.
-//! The others are the server's: it refuses the row, which is tried again as long as others make progress.
+//! The others are the server's: it refuses the row, which is tried again as long as others make progress. A table is looked into as its
+//! owner, as the server does.
 
-use crate::definer::Definer;
+use crate::definer::{Definer, SafePath};
 use crate::host::PgHost;
 use crate::quote::{Identifier, qualified};
 use crate::relation;
-use crate::spi::{self, View};
+use crate::spi::{self, Parameter, View};
 use crate::transaction::in_subtransaction;
 use sync_shared::{Catalog, Reference, Result, RowHash, Table, Touched, Value, ValueRef, Violation};
 
@@ -14,6 +15,7 @@ fn any_deferrable(host: &mut PgHost) -> Result<bool> {
     if let Some(known) = host.any_deferrable {
         return Ok(known);
     }
+    let _path = SafePath::enter();
     let sql = "SELECT 1 FROM pg_catalog.pg_constraint WHERE contype = 'f' AND condeferrable LIMIT 1";
     let (_, any) = spi::run(sql, &[], View::Latest, |rows| Ok(rows.len() > 0))?;
     host.any_deferrable = Some(any);
@@ -69,26 +71,23 @@ fn missing_parent(
     key: &[Value],
 ) -> Result<Option<(String, Option<RowHash>)>> {
     let plan = host.plan(table)?;
-    let Some(parameters) = plan.key_if_possible(key) else { return Ok(None) };
     let row = match crate::rows::read_row(host, table, key)? {
         None => return Ok(None),
         Some(row) => row,
     };
-    let _definer = Definer::enter(host.extension.owner);
     for reference in &table.references {
         let Some(parent) = relation::by_name(&reference.parent) else { continue };
-        let not_null: Vec<String> = reference.columns.iter().map(|c| format!("c.{} IS NOT NULL", Identifier(c))).collect();
-        let joined = reference.columns.iter().zip(&reference.parent_columns);
-        let joined: Vec<String> = joined.map(|(c, p)| format!("p.{} = c.{}", Identifier(p), Identifier(c))).collect();
-        let sql = format!(
-            "SELECT 1 FROM {} AS c WHERE {} AND {} AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {})",
-            plan.name,
-            plan.key_condition(1),
-            not_null.join(" AND "),
-            qualified(parent),
-            joined.join(" AND ")
-        );
-        let (_, violated) = spi::run(&sql, &parameters, View::Latest, |rows| Ok(rows.len() > 0))?;
+        let column = |name: &String| table.columns.iter().position(|c| c.name == *name);
+        let columns: Vec<usize> = reference.columns.iter().filter_map(column).collect();
+        if columns.len() != reference.columns.len() || columns.iter().any(|&c| row[c] == Value::Null) {
+            continue;
+        }
+        let values = columns.iter().map(|&c| plan.parameter(c, &row[c])).collect::<Result<Vec<Parameter>, String>>();
+        let values = values.map_err(sync_shared::Error::corrupt)?;
+        let _definer = Definer::owner_of(parent);
+        let terms = reference.parent_columns.iter().enumerate().map(|(place, p)| format!("{} = ${}", Identifier(p), place + 1));
+        let sql = format!("SELECT 1 FROM {} WHERE {}", qualified(parent), terms.collect::<Vec<_>>().join(" AND "));
+        let (_, violated) = spi::run(&sql, &values, View::Latest, |rows| Ok(rows.len() == 0))?;
         if violated {
             let message = format!(
                 "FOREIGN KEY ({}) of {:?}: there is no such row in {:?}; the change waits for it",
@@ -126,7 +125,6 @@ fn remaining_child(
 ) -> Result<Option<String>> {
     let plan = host.plan(table)?;
     let Some(parameters) = plan.key_if_possible(key) else { return Ok(None) };
-    let _definer = Definer::enter(host.extension.owner);
     for (child, reference) in children.iter().filter(|(_, r)| r.parent == table.table_name) {
         let child = &catalog.tables[*child];
         let Some(relation) = relation::by_name(&child.table_name) else { continue };
@@ -138,6 +136,7 @@ fn remaining_child(
             continue;
         }
         let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", qualified(relation), terms.join(" AND "));
+        let _definer = Definer::owner_of(relation);
         let (_, any) = spi::run(&sql, &parameters, View::Latest, |rows| Ok(rows.len() > 0))?;
         if any {
             return Ok(Some(format!("rows of {:?} still refer to this row of {:?}", child.table_name, table.table_name)));

@@ -1,5 +1,8 @@
 //! Custom resolvers: a function `(local jsonb, remote jsonb) returns jsonb`, run with the caller's rights.
+//!
+//! It is the table owner's to choose: a name without a schema is one in `public`, whatever the caller's search path is.
 
+use crate::definer::SafePath;
 use crate::spi::{self, Parameter, View};
 use crate::transaction::in_subtransaction;
 use sync_shared::{Error, Result, ValueRef};
@@ -11,11 +14,15 @@ pub fn find(resolver: &str) -> Result<String> {
                WHERE p.oid = pg_catalog.to_regprocedure($1) AND p.prorettype = 'pg_catalog.jsonb'::pg_catalog.regtype";
     let signature = Parameter::of(ValueRef::Text(&format!("{resolver}(jsonb, jsonb)")))?;
     let found = in_subtransaction(|| {
+        let _path = SafePath::with_public();
         spi::run(sql, &[signature], View::Latest, |rows| if rows.len() > 0 { rows.row(0).map(Some) } else { Ok(None) })
     });
     match found {
         Ok(Ok((_, Some(row)))) => sync_shared::Row::text(&row, 0).map(str::to_owned),
-        _ => Err(Error::argument(format!("there is no function {resolver}(jsonb, jsonb) that returns jsonb"))),
+        _ => {
+            let message = format!("there is no function {resolver}(jsonb, jsonb) that returns jsonb; name it with its schema, unless that is public");
+            Err(Error::argument(message))
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! inserted only if nobody else has inserted it meanwhile; else it is judged again. So nothing is overwritten unseen.
 
 use crate::append;
+use crate::definer::Definer;
 use crate::host::PgHost;
 use crate::pending::{self, Logged, Pending};
 use crate::spi::{self, Parameter, View};
@@ -58,13 +59,17 @@ pub fn remove_row(
         let before = append::count();
         let pending = label.map(|label| Pending { table: table.id, pk_value: pk_value.clone(), values: None, label: *label, entry: None });
         let (mut count, mut entry) = (0, None);
-        // Without the right to lock the row the statement says what is missing.
-        let is_ours = host.holds(plan.id, &pk_value) || host.is_table_locked(plan.id) || !plan.can_lock();
+        let is_ours = host.holds(plan.id, &pk_value) || host.is_table_locked(plan.id);
+        // Without the right to lock or to delete the statement says what is missing.
+        let is_ours = is_ours || !plan.can_lock() || !plan.can_lock_table();
         if is_ours {
             (count, entry) = run(&plan.delete_row(), &key, pending)?;
         }
         if count == 0 && is_there(&plan, &key)? {
             return Err(if is_ours { ignored() } else { overtaken(host, &plan, &key, &pk_value)? });
+        }
+        if count == 0 && is_hidden(&plan, &key)? {
+            return Err(hidden());
         }
         host.release(plan.id, &pk_value);
         Ok(written(before, entry, count > 0))
@@ -86,6 +91,7 @@ pub fn read_row(host: &mut PgHost, table: &Table, key: &[Value]) -> Result<Optio
 /// Every row in the order of TYPES.md.
 pub fn stream_rows(host: &mut PgHost, table: &Table, visit: &mut dyn FnMut(&dyn Row) -> Result<bool>) -> Result<()> {
     let plan = host.plan(table)?;
+    let _definer = (!host.reads_for_caller).then(|| Definer::owner_of(plan.relation));
     spi::stream(&plan.select_in_order(), &[], View::Latest, |rows, row| visit(&spi::OwnedRow(plan.values(rows, row)?)))
 }
 
@@ -154,6 +160,12 @@ fn is_there(plan: &TablePlan, key: &[Parameter]) -> Result<bool> {
     spi::run(&plan.find_row(), key, View::Latest, |rows| Ok(rows.len() > 0)).map(|(_, there)| there)
 }
 
+/// Is there a row, which the caller did not see?
+fn is_hidden(plan: &TablePlan, key: &[Parameter]) -> Result<bool> {
+    let _definer = Definer::owner_of(plan.relation);
+    is_there(plan, key)
+}
+
 /// Logs a row that was as it should be already, or a delete of a row that was not there.
 fn log_anyway(
     host: &mut PgHost,
@@ -180,6 +192,11 @@ fn written(before: u64, entry: Option<Logged>, changed: bool) -> Written {
 
 fn mismatch(message: String) -> RowFailure {
     RowFailure::Refused { kind: "TypeMismatch", code: "22000".to_owned(), message }
+}
+
+fn hidden() -> RowFailure {
+    let message = "row-level security keeps the caller from deleting the row".to_owned();
+    RowFailure::Refused { kind: "PermissionDenied", code: "42501".to_owned(), message }
 }
 
 fn ignored() -> RowFailure {

@@ -3,7 +3,9 @@
 // The columns of a set stand in the type of what its function returns.
 #![allow(clippy::type_complexity)]
 
-use crate::call::{call, call_and_flush};
+use crate::call::{call, call_and_flush, call_reading};
+use crate::caller::overseeing;
+use crate::conflicts::Conflicts;
 use crate::functions::table;
 use crate::host::PgHost;
 use pgrx::pg_sys::FunctionCallInfo;
@@ -15,7 +17,7 @@ fn sync_check_table(
     table_name: Option<&str>,
     fcinfo: FunctionCallInfo,
 ) -> TableIterator<'static, (name!(severity, String), name!(code, String), name!(message, String), name!(fix, String))> {
-    let findings = call(fcinfo, |host| sync_shared::check_table(host, &table(table_name)?));
+    let findings = call_reading(fcinfo, |host| sync_shared::check_table(host, &table(table_name)?));
     TableIterator::new(findings.into_iter().map(|f| (f.severity.to_owned(), f.code, f.message, f.fix)))
 }
 
@@ -84,7 +86,17 @@ fn sync_conflicts(
 > {
     let sql = "SELECT id, table_name, pk_value, local_change, remote_change, winner, strategy, detected_at FROM _sync_conflicts ORDER BY id";
     TableIterator::new(call(fcinfo, |host| {
-        stored(host, sql, |r| Ok((r.integer(0)?, text(r, 1)?, text(r, 2)?, text(r, 3)?, text(r, 4)?, text(r, 5)?, text(r, 6)?, text(r, 7)?)))
+        let all = stored(host, sql, |r| {
+            Ok((r.integer(0)?, text(r, 1)?, text(r, 2)?, text(r, 3)?, text(r, 4)?, text(r, 5)?, text(r, 6)?, text(r, 7)?))
+        })?;
+        let mut conflicts = Conflicts::new(host)?;
+        let mut shown = Vec::with_capacity(all.len());
+        for conflict in all {
+            if conflicts.shows(host, &conflict.1, &conflict.2, [&conflict.3, &conflict.4])? {
+                shown.push(conflict);
+            }
+        }
+        Ok(shown)
     }))
 }
 
@@ -110,7 +122,7 @@ fn sync_rejections(
 > {
     let sql = "SELECT id, table_name, pk_value, operation, payload, origin, timestamp, kind, code, message, attempts, rejected_at \
                FROM _sync_rejections ORDER BY id";
-    TableIterator::new(call(fcinfo, |host| {
+    TableIterator::new(overseeing(|| call(fcinfo, |host| {
         stored(host, sql, |r| {
             let (payload, attempts) = (r.optional_text(4)?, r.integer(10)?);
             Ok((
@@ -118,7 +130,7 @@ fn sync_rejections(
                 attempts, text(r, 11)?,
             ))
         })
-    }))
+    })))
 }
 
 #[pg_extern]
@@ -160,11 +172,11 @@ fn sync_subscriptions(
 > {
     let sql = "SELECT subscription_id, origin_id, subscription_type, table_name, filter, created_at, expires_at, last_version \
                FROM _sync_subscriptions ORDER BY 1";
-    TableIterator::new(call(fcinfo, |host| {
+    TableIterator::new(overseeing(|| call(fcinfo, |host| {
         stored(host, sql, |r| {
             Ok((text(r, 0)?, text(r, 1)?, text(r, 2)?, text(r, 3)?, r.optional_text(4)?, text(r, 5)?, r.optional_text(6)?, r.integer(7)?))
         })
-    }))
+    })))
 }
 
 fn client_rows(clients: Vec<Client>) -> impl Iterator<Item = (String, i64, String, String)> {

@@ -3,6 +3,7 @@
 //! A failing statement raises: it ends the call, unless a subtransaction around it catches it.
 #![allow(unsafe_code)]
 
+use crate::definer::SafePath;
 use crate::quote::{c_string, owned};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
@@ -201,6 +202,30 @@ pub fn stream(
         pg_sys::MemoryContextDelete(scratch);
         pg_sys::SPI_cursor_close(portal);
         result.map(|_| ())
+    }
+}
+
+/// Reads at most a few rows as the caller. What is written in the query means the same whatever the caller's search path is; the
+/// functions that it leads to, in policies for one, run under the caller's.
+pub fn read_sheltered<T>(sql: &str, parameters: &[Parameter], visit: impl FnOnce(&Rows) -> Result<T>) -> Result<T> {
+    const MOST_ROWS: std::ffi::c_long = 10;
+    let (mut values, nulls) = arrays(parameters);
+    // SAFETY: as in `stream`. A query is analysed when its cursor is opened, and not again.
+    unsafe {
+        let portal = {
+            let _path = SafePath::enter();
+            let plan = plan(sql, parameters);
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+            let portal = pg_sys::SPI_cursor_open(std::ptr::null(), plan, values.as_mut_ptr(), nulls.as_ptr(), true);
+            pg_sys::PopActiveSnapshot();
+            portal
+        };
+        pg_sys::SPI_cursor_fetch(portal, true, MOST_ROWS);
+        let table = pg_sys::SPI_tuptable;
+        let result = visit(&Rows { table });
+        pg_sys::SPI_freetuptable(table);
+        pg_sys::SPI_cursor_close(portal);
+        result
     }
 }
 

@@ -56,13 +56,13 @@ impl TablePlan {
         self.may(pg_sys::ACL_SELECT) && self.may(pg_sys::ACL_UPDATE)
     }
 
-    /// May the caller delete rows, and so lock the table?
-    pub fn can_delete(&self) -> bool {
-        self.may(pg_sys::ACL_DELETE)
+    /// May the caller lock the whole table?
+    pub fn can_lock_table(&self) -> bool {
+        self.may(pg_sys::ACL_UPDATE) || self.may(pg_sys::ACL_DELETE)
     }
 
     fn may(&self, right: u32) -> bool {
-        // SAFETY: a look-up in the catalogue.
+        // SAFETY: look-ups in the catalogue.
         unsafe {
             let right = pg_sys::AclMode::from(right);
             pg_sys::pg_class_aclcheck(self.relation, pg_sys::GetUserId(), right) == pg_sys::AclResult::ACLCHECK_OK
@@ -142,8 +142,14 @@ impl TablePlan {
     }
 
     pub fn key_condition(&self, first: usize) -> String {
-        let terms = self.key.iter().enumerate().map(|(place, &k)| format!("{} = ${}", Identifier(&self.columns[k].name), first + place));
+        let terms = self.key.iter().enumerate().map(|(place, &k)| self.equals(k, first + place));
         terms.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// A column against a parameter.
+    fn equals(&self, column: usize, slot: usize) -> String {
+        let column = &self.columns[column];
+        format!("{} {} ${slot}", Identifier(&column.name), column.equals)
     }
 
     /// Every row.
@@ -156,8 +162,10 @@ impl TablePlan {
         let order = self.key.iter().map(|&k| {
             let (name, form) = (Identifier(&self.columns[k].name), &self.columns[k].form);
             match form {
-                Form::Text => format!("{name} COLLATE \"C\""),
-                Form::Padded | Form::Json | Form::Array(_) | Form::Other { .. } => format!("({name})::text COLLATE \"C\""),
+                Form::Text => format!("{name} COLLATE pg_catalog.\"C\""),
+                Form::Padded | Form::Json => format!("({name})::pg_catalog.text COLLATE pg_catalog.\"C\""),
+                // A cast may be code of whoever made the type.
+                Form::Array(_) | Form::Other { .. } => format!("pg_catalog.format('%s', {name}) COLLATE pg_catalog.\"C\""),
                 _ => name.to_string(),
             }
         });
@@ -174,8 +182,8 @@ impl TablePlan {
 
     /// As `lock_row`, for the keys of an array, where the key is one column.
     pub fn lock_rows(&self) -> String {
-        let key = Identifier(&self.columns[self.key[0]].name);
-        format!("SELECT {key} FROM {} WHERE {key} = ANY ($1) ORDER BY {key} FOR NO KEY UPDATE", self.name)
+        let (key, equals) = (Identifier(&self.columns[self.key[0]].name), &self.columns[self.key[0]].equals);
+        format!("SELECT {key} FROM {} WHERE {key} {equals} ANY ($1) ORDER BY {key} FOR NO KEY UPDATE", self.name)
     }
 
     pub fn find_row(&self) -> String {
@@ -203,7 +211,7 @@ impl TablePlan {
             .filter(|c| !self.key.contains(c))
             .map(|&c| format!("{} = ${}", Identifier(&self.columns[c].name), slot(c)))
             .collect();
-        let key: Vec<String> = self.key.iter().map(|&k| format!("{} = ${}", Identifier(&self.columns[k].name), slot(k))).collect();
+        let key: Vec<String> = self.key.iter().map(|&k| self.equals(k, slot(k))).collect();
         (!set.is_empty()).then(|| format!("UPDATE {} SET {} WHERE {}", self.name, set.join(", "), key.join(" AND ")))
     }
 }

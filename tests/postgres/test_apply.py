@@ -270,39 +270,6 @@ def test_keys_in_any_order_and_cycles_where_they_can_wait(make_database):
     assert [key for key, *_ in database.rows("person")] == [1, 2, 3, 4, 5]
 
 
-def test_a_caller_applies_with_its_own_rights(database, session):
-    database.script(
-        "DROP ROLE IF EXISTS pusher; CREATE ROLE pusher LOGIN; GRANT SELECT, INSERT ON person TO pusher;"
-        "GRANT EXECUTE ON FUNCTION sync_apply_batch, sync_fetch_changes TO pusher; INSERT INTO person VALUES (1, 'a', NULL)"
-    )
-    pusher = session("pusher")
-    answer = pusher.apply(push(change(1, 1, "changed", stamp=FUTURE), change(2, 2, "new", "Insert"), seen=1))
-    assert (answer["applied"], [r["code"] for r in answer["rejections"]]) == (1, ["42501"])
-    assert database.rows("person") == [(1, "a", None), (2, "new", None)]
-    assert len(pusher.fetch()["changes"]) == 2
-    database.sql("REVOKE SELECT ON person FROM pusher")
-    batch = pusher.fetch()
-    assert batch["changes"] == [] and batch["toVersion"] == 2
-    database.sql("GRANT SELECT (id, name) ON person TO pusher")
-    with pg_error("PermissionDenied"):
-        pusher.fetch()
-
-
-def test_row_level_security_is_not_bypassed(database, session):
-    database.script(
-        "DROP ROLE IF EXISTS tenant; CREATE ROLE tenant LOGIN; GRANT ALL ON person TO tenant;"
-        "GRANT EXECUTE ON FUNCTION sync_apply_batch, sync_fetch_changes TO tenant;"
-        "INSERT INTO person VALUES (1, 'theirs', NULL);"
-        "ALTER TABLE person ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON person USING (name = current_user)"
-    )
-    tenant = session("tenant")
-    with pg_error("PermissionDenied"):
-        tenant.fetch()
-    answer = tenant.apply(push(change(1, 1, "tenant", stamp=FUTURE), change(2, 2, "tenant", "Insert"), change(3, 3, "other", "Insert"), seen=1))
-    assert answer["applied"] == 1 and len(answer["rejections"]) == 2
-    assert database.rows("person") == [(1, "theirs", None), (2, "tenant", None)]
-
-
 @pytest.mark.parametrize("rights, codes", [
     ("SELECT", ["42501", "42501", "42501"]), ("SELECT, DELETE", ["42501", "42501"]), ("SELECT, UPDATE", ["42501", "42501"]),
     ("INSERT, UPDATE, DELETE", ["42501", "42501", "42501"]), ("SELECT, INSERT, UPDATE, DELETE", []),
