@@ -10,7 +10,7 @@ use crate::relation::meant;
 use crate::rights;
 use pgrx::pg_sys::FunctionCallInfo;
 use pgrx::prelude::*;
-use sync_shared::{ApplyOptions, Error, Result};
+use sync_shared::{ApplyOptions, Catalog, Error, Result};
 
 fn pure<T>(result: Result<T>) -> T {
     result.unwrap_or_else(|error| raise(error))

@@ -104,7 +104,7 @@ fn rename_members(json: &str, renamed: &[(String, String)]) -> Result<String> {
 }
 
 pub fn remove(host: &mut PgHost, table: &Table) -> Result<()> {
-    if let Some(oid) = relation_of(host, table)? {
+    if relation_of(host, table)?.is_some() {
         let _definer = Definer::enter(host.extension.owner);
         drop_triggers(table)?;
     }
