@@ -363,6 +363,10 @@ impl Host for PgHost {
         spi::run(&format!("SELECT pg_catalog.count(*) FROM {}", qualified(oid)), &[], View::Latest, |rows| rows.row(0)?.integer(0)).map(|(_, n)| n)
     }
 
+    fn can_spare_triggers(&self) -> bool {
+        true
+    }
+
     fn begin_references(&mut self) -> Result<()> {
         references::begin(self)
     }

@@ -41,6 +41,7 @@ mod rights;
 mod rows;
 mod sets;
 mod shown;
+mod sparing;
 mod spi;
 mod tables;
 mod transaction;
@@ -55,4 +56,5 @@ extension_sql_file!("../../sql/postgres/rights.sql", name = "rights", finalize);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     notify::register();
+    sparing::register();
 }

@@ -5,6 +5,7 @@
 
 use crate::definer::SafePath;
 use crate::quote::{c_string, owned};
+use crate::sparing;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -110,12 +111,14 @@ fn plan(sql: &str, parameters: &[Parameter]) -> pg_sys::SPIPlanPtr {
     };
     PLANS.with_borrow_mut(|plans| {
         if plans.len() >= MOST_PLANS {
+            sparing::forget_statements();
             // SAFETY: none of them is running: they are not used outside of one call.
             plans.drain().for_each(|(_, plan)| unsafe {
                 pg_sys::SPI_freeplan(plan);
             });
         }
         plans.insert(key, plan);
+        sparing::know(plan);
     });
     plan
 }

@@ -5,6 +5,7 @@ use crate::convert::ColumnType;
 use crate::form::Form;
 use crate::quote::{Identifier, list, qualified};
 use crate::relation;
+use crate::sparing;
 use crate::spi::{Parameter, Rows};
 use pgrx::pg_sys::{self, Oid};
 use sync_shared::{Error, Result, Table, Value};
@@ -30,6 +31,7 @@ pub struct TablePlan {
 impl TablePlan {
     pub fn new(table: &Table) -> Result<TablePlan> {
         let oid = relation::by_name(&table.table_name).ok_or_else(|| Error::not_found(&table.table_name))?;
+        sparing::choose(oid, !table.user_triggers);
         let live = relation::columns(oid);
         let (mut columns, mut sequences) = (Vec::with_capacity(table.columns.len()), Vec::with_capacity(table.columns.len()));
         for column in &table.columns {

@@ -287,6 +287,10 @@ impl Host for SqliteHost<'_> {
         Ok(self.statements.integer(&sql, &[])?.unwrap_or(0))
     }
 
+    fn can_spare_triggers(&self) -> bool {
+        false
+    }
+
     fn begin_references(&mut self) -> Result<()> {
         references::begin(self)
     }

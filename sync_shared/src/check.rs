@@ -81,7 +81,7 @@ pub fn warnings(description: &Description) -> Vec<Finding> {
 
 /// Rows whose text is not valid UTF-8: they cannot be fetched.
 fn unreadable_rows(host: &mut dyn Host, description: &Description) -> Result<Vec<Finding>> {
-    let definition = definition_of(description, &[], &BTreeMap::new());
+    let definition = definition_of(description, &[], &BTreeMap::new(), true);
     let names = (description.table_name.clone(), description.table_name.clone());
     let table = Table::new((0, 0, false), names, definition, Default::default());
     let mut findings = Vec::new();

@@ -357,6 +357,10 @@ pub trait Host {
 
     fn count_rows(&mut self, table: &Table) -> Result<i64>;
 
+    /// Can rows be written without the user's triggers, while foreign keys, their actions and capture work as ever? Then `put_row` and
+    /// `remove_row` do so where `Table::user_triggers` is false.
+    fn can_spare_triggers(&self) -> bool;
+
     /// Makes foreign keys be enforced, and only at the end, until `end_references`.
     fn begin_references(&mut self) -> Result<()>;
 

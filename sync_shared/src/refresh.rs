@@ -44,7 +44,7 @@ pub fn settle(host: &mut dyn Host) -> Result<()> {
 }
 
 /// The part of a description that is kept, with columns left out and types overridden.
-pub fn definition_of(description: &Description, exclude: &[String], types: &BTreeMap<String, Portable>) -> Definition {
+pub fn definition_of(description: &Description, exclude: &[String], types: &BTreeMap<String, Portable>, user_triggers: bool) -> Definition {
     let excluded = |c: &Column| exclude.iter().any(|e| e.eq_ignore_ascii_case(&c.name));
     let mut columns: Vec<Column> = description.columns.iter().filter(|c| !excluded(c)).cloned().collect();
     for column in &mut columns {
@@ -60,6 +60,7 @@ pub fn definition_of(description: &Description, exclude: &[String], types: &BTre
         references: description.references.clone(),
         nullable_key: description.nullable_key,
         types: types.clone(),
+        user_triggers,
     }
 }
 
@@ -99,7 +100,7 @@ fn follow(host: &mut dyn Host, id: i64) -> Result<()> {
         renamed.iter().find(|(old, _)| old.eq_ignore_ascii_case(name)).map_or_else(|| name.clone(), |(_, new)| new.clone())
     };
     let types = table.types.iter().map(|(name, portable)| (new_name(name), *portable)).collect();
-    let definition = definition_of(&description, &table.exclude, &types);
+    let definition = definition_of(&description, &table.exclude, &types, table.user_triggers);
     if definition.key.len() != description.key.len() || definition.key.is_empty() {
         return Ok(());
     }

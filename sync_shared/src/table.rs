@@ -159,6 +159,8 @@ pub struct Table {
     pub nullable_key: bool,
     /// The portable types that the options of `sync_track_table` gave.
     pub types: BTreeMap<String, Portable>,
+    /// Do applied rows fire the user's triggers?
+    pub user_triggers: bool,
     pub strategy: Strategy,
     pub resolver: Option<String>,
     /// False: it was untracked; its log entries are still read.
@@ -192,6 +194,13 @@ pub struct Definition {
     pub nullable_key: bool,
     /// The portable types that the options of `sync_track_table` gave.
     pub types: BTreeMap<String, Portable>,
+    /// Do applied rows fire the user's triggers?
+    #[serde(default = "fires")]
+    pub user_triggers: bool,
+}
+
+fn fires() -> bool {
+    true
 }
 
 impl Column {
@@ -241,6 +250,7 @@ impl Table {
             references: definition.references,
             nullable_key: definition.nullable_key,
             types: definition.types,
+            user_triggers: definition.user_triggers,
             strategy,
             resolver,
             tracked,
@@ -335,6 +345,7 @@ pub mod tests {
             references: Vec::new(),
             nullable_key: false,
             types: BTreeMap::new(),
+            user_triggers: true,
         };
         Table::new((1, 1, true), ("t".to_owned(), "t".to_owned()), definition, (Strategy::default(), None))
     }

@@ -63,6 +63,7 @@ struct Given {
     strategy: Option<Strategy>,
     resolver: Option<String>,
     types: Option<BTreeMap<String, Portable>>,
+    user_triggers: Option<bool>,
 }
 
 fn parse_options(options: Option<&str>) -> Result<Given> {
@@ -96,6 +97,7 @@ fn parse_options(options: Option<&str>) -> Result<Given> {
                 });
                 given.types = Some(typed.collect::<Result<_>>()?);
             }
+            "userTriggers" => given.user_triggers = Some(value.as_bool().ok_or_else(|| wrong("true or false"))?),
             _ => return Err(Error::argument(format!("there is no option {option:?}"))),
         }
     }
@@ -110,6 +112,7 @@ struct Wanted {
     strategy: Strategy,
     resolver: Option<String>,
     types: BTreeMap<String, Portable>,
+    user_triggers: bool,
 }
 
 impl Wanted {
@@ -127,6 +130,12 @@ impl Wanted {
         if let Some(name) = given.types.iter().flatten().map(|(name, _)| name).find(|name| column(name).is_none()) {
             return Err(Error::argument(format!("there is no column {name:?} to give a type")));
         }
+        if given.user_triggers == Some(false) && !host.can_spare_triggers() {
+            return Err(Error::argument(
+                "option \"userTriggers\" can be false in PostgreSQL only: SQLite switches all triggers off at once, those too that record \
+                 what an applied row causes in other tables",
+            ));
+        }
         let strategy = given.strategy.or(known.map(|k| k.strategy)).unwrap_or_default();
         let resolver = given.resolver.or_else(|| known.and_then(|k| k.resolver.clone()));
         strategy.check_resolver(host, resolver.as_deref())?;
@@ -137,12 +146,13 @@ impl Wanted {
             resolver: resolver.filter(|_| strategy == Strategy::Custom),
             strategy,
             types: given.types.or_else(|| known.map(|k| k.types.clone())).unwrap_or_default(),
+            user_triggers: given.user_triggers.or_else(|| known.map(|k| k.user_triggers)).unwrap_or(true),
         })
     }
 }
 
 fn apply_tracking(host: &mut dyn Host, description: &Description, known: Option<&Table>, wanted: &Wanted) -> Result<u64> {
-    let definition = definition_of(description, &wanted.exclude, &wanted.types);
+    let definition = definition_of(description, &wanted.exclude, &wanted.types, wanted.user_triggers);
     let (id, layout) = match known {
         Some(table) => (table.id, table.layout),
         None => {
@@ -189,6 +199,7 @@ fn answer(host: &mut dyn Host, description: &Description, backfilled: u64) -> Re
         "name": table.name,
         "primaryKey": table.key_names(),
         "columns": table.column_names(),
+        "userTriggers": table.user_triggers,
         "backfilled": backfilled,
         "warnings": warnings,
     })

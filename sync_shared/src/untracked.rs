@@ -18,7 +18,7 @@ pub fn execute_untracked(host: &mut dyn Host, statement: &str) -> Result<i64> {
         let rows = host.execute_user(statement)?;
         for (_, table) in catalog.tracked() {
             let Some(description) = host.describe(&table.table_name)? else { continue };
-            let definition = definition_of(&description, &table.exclude, &table.types);
+            let definition = definition_of(&description, &table.exclude, &table.types, table.user_triggers);
             if definition.key.is_empty() {
                 return Err(Error::argument(format!("the statement would leave table {:?} without its key", table.table_name)));
             }

@@ -166,10 +166,20 @@ WRONG_OPTIONS = [
     '{"types": {"Nobody": "int"}}',
     '{"types": {"Name": "colour"}}',
     '{"conflict": "custom"}',
+    '{"userTriggers": 1}',
+    '{"userTriggers": false}',
     "[]",
     "{",
     "",
 ]
+
+
+def test_the_users_triggers_cannot_be_spared_and_the_reason_is_said(make_replica):
+    replica = make_replica("new", PERSON)
+    with sync_error("InvalidArgument") as raised:
+        replica.track("Person", userTriggers=False)
+    assert "in PostgreSQL only" in raised.message
+    assert replica.track("Person", userTriggers=True)["userTriggers"] is True
 
 
 @pytest.mark.parametrize("options", WRONG_OPTIONS)
