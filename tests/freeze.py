@@ -27,18 +27,18 @@ def current_version():
 
 def frozen(script):
     """A built script in an order that stays, without what tells where and by whom it was made."""
-    first, functions, views, last = [], [], [], []
+    first, functions, written, last = [], [], [], []
     for block in BLOCK.findall(script):
         kind = re.search(r"^-- (bootstrap|finalize)$", block, re.MULTILINE)
         text = re.sub(r"^(-- pg_sync(/|::).*|-- bootstrap|-- finalize)\n", "", block, flags=re.MULTILINE)
         if kind:
             (first if kind[1] == "bootstrap" else last).append(text)
-        elif "CREATE VIEW" in text:
-            views.append(re.sub(r"^-- requires:\n(--   .*\n)+", "", text, flags=re.MULTILINE))
+        elif "CREATE VIEW" in text or "LANGUAGE plpgsql" in text:
+            written.append(re.sub(r"^-- requires:\n(--   .*\n)+", "", text, flags=re.MULTILINE))
         elif text.startswith("CREATE"):
             text = re.sub(r" */\*.*?\*/", "", text)
             functions.append(re.sub(r"\(\s*\)", "()", text.replace("CREATE  FUNCTION", "CREATE FUNCTION").replace("\t", "  ")))
-    return "\n\n".join(text.strip() for text in (*first, *sorted(functions), *views, *last)) + "\n"
+    return "\n\n".join(text.strip() for text in (*first, *sorted(functions), *written, *last)) + "\n"
 
 
 def main():

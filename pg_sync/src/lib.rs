@@ -50,6 +50,7 @@ pgrx::pg_module_magic!();
 
 extension_sql_file!("../../sql/postgres/schema.sql", name = "schema", bootstrap);
 extension_sql_file!("../../sql/postgres/callers.sql", name = "callers", requires = ["schema"]);
+extension_sql_file!("../../sql/postgres/client.sql", name = "client", requires = ["callers"]);
 extension_sql_file!("../../sql/postgres/rights.sql", name = "rights", finalize);
 
 /// Called by the server when it loads the library.

@@ -1,4 +1,4 @@
-"""Roles for a test, and the grants that README.md gives to a sync user."""
+"""Roles for a test, and what README.md gives to a sync user."""
 
 import itertools
 import pathlib
@@ -8,16 +8,16 @@ README = (pathlib.Path(__file__).resolve().parents[2] / "README.md").read_text(e
 NUMBERS = itertools.count(1)
 
 
-def granted_functions():
-    """The functions that README.md grants to a sync user."""
-    [names] = re.findall(r"GRANT EXECUTE ON FUNCTION\s+([\w,\s]+?)\s+TO app_sync;", README)
-    return [name.strip() for name in names.split(",")]
+def client_functions():
+    """The functions that a client calls, as README.md lists them."""
+    [names] = re.findall(r"what a client calls, and no other:\s+([`\w,\s]+?)\.\s", README)
+    return re.findall(r"\w+", names)
 
 
 def sync_user(database, *grants):
     """A role that may do what the README's sync user may, and what is granted besides: `SELECT ON person`."""
     role = writer(database, *grants)
-    database.sql(f"GRANT EXECUTE ON FUNCTION {', '.join(granted_functions())} TO {role}")
+    database.sql("SELECT sync_grant_client(?)", role)
     return role
 
 

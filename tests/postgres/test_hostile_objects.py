@@ -227,6 +227,8 @@ def test_the_install_script_names_everything_with_its_schema():
     assert "SECURITY DEFINER" not in text.upper(), "no function of ours runs as its owner; one that did would have to set its search_path"
     body = re.sub(r"COMMENT ON [^;]*?IS\s+'(?:[^']|'')*';", "", text)
     body = re.sub(r"'(?:[^']|'')*'", "''", body)
+    # What PL/pgSQL writes with an equals sign.
+    body = re.sub(r"\b(?:ERRCODE|MESSAGE|search_path) =", "", body)
     named = re.sub(r"OPERATOR\(pg_catalog\.[^)]+\)", " ", body)
     # Defaults of arguments, casts, and the star of RETURNS TABLE aside, no operator is left.
     assert re.findall(r"(?<![:=<>!])(?:=|<>|<=|>=|\|\||\+|\*|/|~)(?![:=>])", named) == []
@@ -235,5 +237,33 @@ def test_the_install_script_names_everything_with_its_schema():
         "table", "function", "check", "key", "values", "identity", "in", "name", "default", "with", "array", "any", "coalesce", "as", "unique",
         "returns", "returning", "tag", "varchar", "index", "operator", "and",
     }
+    body = re.sub(r"CREATE FUNCTION \w+", "", body)
     calls = set(re.findall(r"(?<![\w.\"])([a-z_]\w*)\s*\(", body, flags=re.IGNORECASE))
     assert {call for call in calls if call.lower() not in words and not call.startswith(("_sync_", "idx_"))} == set()
+
+
+def test_no_function_of_ours_takes_names_from_its_callers_search_path(database):
+    """C has no names to take; what is written in SQL sets a path that nobody else can put anything into."""
+    functions = database.sql(
+        "SELECT p.proname, l.lanname, p.prosecdef, p.proconfig FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang"
+        " JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'"
+        " JOIN pg_extension e ON e.oid = d.refobjid WHERE e.extname = 'pg_sync'"
+    )
+    assert len(functions) > 30
+    for name, language, is_definer, settings in functions:
+        assert not is_definer, name
+        assert language == "c" or settings == ["search_path=pg_catalog, pg_temp"], name
+
+
+def test_what_is_for_public_is_what_works_on_its_arguments_alone(database):
+    """The pure functions, and nothing else: no table, no sequence, no schema, no default for what is made later."""
+    public = database.sql(
+        "SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'"
+        " JOIN pg_extension e ON e.oid = d.refobjid, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a"
+        " WHERE e.extname = 'pg_sync' AND a.grantee = 0 ORDER BY 1"
+    )
+    assert [name for (name,) in public] == [
+        "sync_canonical_json", "sync_hash_batch", "sync_resolve_conflict", "sync_verify_hash", "sync_version",
+    ]
+    assert database.sql("SELECT * FROM pg_default_acl") == []
+    assert not re.search(r"\bGRANT\s", re.sub(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", " ", script(), flags=re.DOTALL).upper())

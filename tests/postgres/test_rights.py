@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from pg_replica import pg_error
-from roles import granted_functions, sync_user, writer
+from roles import client_functions, sync_user, writer
 from test_apply import FUTURE, SENDER, change, push
 
 ALL = "SELECT, INSERT, UPDATE, DELETE ON person"
@@ -83,7 +83,7 @@ def test_a_sync_user_may_call_what_the_readme_grants_and_no_more(database, sessi
         "SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.deptype = 'e' AND d.classid = 'pg_proc'::regclass"
         " JOIN pg_extension e ON e.oid = d.refobjid WHERE e.extname = 'pg_sync' AND p.provolatile <> 'i' AND has_function_privilege(p.oid, 'EXECUTE')"
     )}
-    assert allowed == set(granted_functions())
+    assert allowed == set(client_functions())
     assert not allowed & {
         "sync_execute_untracked", "sync_track_table", "sync_untrack_table", "sync_regenerate_origin", "sync_purge_tombstones", "sync_compact",
         "sync_set_conflict_strategy", "sync_reconcile", "sync_remove_client", "sync_begin_resync", "_sync_capture", "_sync_follow_ddl",
