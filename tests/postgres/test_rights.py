@@ -311,3 +311,31 @@ def test_a_sender_is_the_name_it_gives_itself(database, session):
     me = session(sync_user(database, ALL))
     me.apply(push(change(1, 1, "a", "Insert")))
     assert database.log()[0]["origin"] == SENDER
+
+
+def test_what_one_role_brings_lets_what_waits_for_another_succeed(make_database):
+    """A role tries again what is its own: what other roles have brought since is looked at as well."""
+    database = make_database(
+        "CREATE TABLE parent(id bigint PRIMARY KEY, name text, email text)",
+        "CREATE TABLE child(id bigint PRIMARY KEY, name text, email bigint REFERENCES parent(id) DEFERRABLE)",
+        track=["parent", "child"],
+    )
+    grants = ("SELECT, INSERT, UPDATE ON parent", "SELECT, INSERT, UPDATE ON child")
+    first, second = sync_user(database, *grants), sync_user(database, *grants)
+    other = "00000000-0000-0000-0000-000000000008"
+
+    def child(version, key, parent):
+        return {**change(version, key, None, table="child"), "payload": json.dumps({"id": key, "name": None, "email": parent})}
+
+    def of_other(*changes):
+        return push(*({**each, "origin": other} for each in changes), sender=other)
+
+    with database.again(first) as one, database.again(second) as two:
+        assert one.apply(push(child(1, 1, 1)))["deferred"] == 1
+        # What waits for the second role makes its next apply note how far it has looked.
+        assert two.apply(of_other(change(1, 1, "a", table="parent"), child(2, 2, 99)))["deferred"] == 1
+        assert two.apply(of_other(change(3, 3, "c", table="parent")))["applied"] == 1
+        assert database.rows("child") == []
+        assert one.apply(push(change(2, 2, "b", table="parent")))["applied"] == 2
+        assert [key for key, *_ in database.rows("child")] == [1]
+        assert one.sql("SELECT * FROM sync_rejections()") == []
