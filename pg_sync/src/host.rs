@@ -364,7 +364,7 @@ impl Host for PgHost {
     }
 
     fn can_spare_triggers(&self) -> bool {
-        true
+        !cfg!(feature = "pg13")
     }
 
     fn begin_references(&mut self) -> Result<()> {

@@ -98,19 +98,34 @@ unsafe extern "C-unwind" fn statement_starts(query: *mut pg_sys::QueryDesc, flag
 unsafe fn spare(query: *mut pg_sys::QueryDesc) {
     unsafe {
         let estate = (*query).estate;
-        let opened = (*estate).es_opened_result_relations;
-        for place in 0..if opened.is_null() { 0 } else { (*opened).length } {
-            let target = pg_sys::list_nth(opened, place).cast::<pg_sys::ResultRelInfo>();
+        for target in listed::<pg_sys::ResultRelInfo>(targets(&*estate)) {
             if is_spared(target) {
                 spare_triggers((*target).ri_TrigDesc);
             }
         }
-        let further = (*estate).es_subplanstates;
-        let further = (0..if further.is_null() { 0 } else { (*further).length }).map(|at| pg_sys::list_nth(further, at).cast());
-        for plan in further.chain([(*query).planstate]) {
+        for plan in listed((*estate).es_subplanstates).chain([(*query).planstate]) {
             follow_routing(estate, plan);
         }
     }
+}
+
+/// The targets of a statement that has started.
+#[cfg(not(feature = "pg13"))]
+fn targets(estate: &pg_sys::EState) -> *mut pg_sys::List {
+    estate.es_opened_result_relations
+}
+
+/// PostgreSQL 13 has them in another form: there the option is refused.
+#[cfg(feature = "pg13")]
+fn targets(_estate: &pg_sys::EState) -> *mut pg_sys::List {
+    std::ptr::null_mut()
+}
+
+/// # Safety
+/// A list of pointers to these, or null.
+unsafe fn listed<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
+    let length = if list.is_null() { 0 } else { unsafe { (*list).length } };
+    (0..length).map(move |place| unsafe { pg_sys::list_nth(list, place).cast() })
 }
 
 /// # Safety
@@ -132,12 +147,19 @@ unsafe fn spare_triggers(triggers: *mut pg_sys::TriggerDesc) {
     unsafe {
         for trigger in std::slice::from_raw_parts_mut((*triggers).triggers, (*triggers).numtriggers as usize) {
             match trigger.tgenabled {
-                FIRES_ON_ORIGIN if !trigger.tgisinternal => trigger.tgenabled = DISABLED,
+                FIRES_ON_ORIGIN if !is_the_servers(trigger) => trigger.tgenabled = DISABLED,
                 FIRES_ON_REPLICA => trigger.tgenabled = FIRES_ALWAYS,
                 _ => {}
             }
         }
     }
+}
+
+/// Does the server keep a constraint by this trigger? Before PostgreSQL 15 the user's triggers are internal as well, in partitions.
+fn is_the_servers(trigger: &pg_sys::Trigger) -> bool {
+    // SAFETY: a comparison of numbers.
+    let keeps_foreign_key = unsafe { pg_sys::RI_FKey_trigger_type(trigger.tgfoid) } != pg_sys::RI_TRIGGER_NONE as i32;
+    trigger.tgisinternal && (keeps_foreign_key || trigger.tgfoid.to_u32() == pg_sys::F_UNIQUE_KEY_RECHECK)
 }
 
 /// Puts `next_row` before the source of an INSERT into a partitioned table.

@@ -132,7 +132,7 @@ impl Wanted {
         }
         if given.user_triggers == Some(false) && !host.can_spare_triggers() {
             return Err(Error::argument(
-                "option \"userTriggers\" can be false in PostgreSQL only: SQLite switches all triggers off at once, those too that record \
+                "option \"userTriggers\" can be false in PostgreSQL only, from 14 on: SQLite switches all triggers off at once, those too that record \
                  what an applied row causes in other tables",
             ));
         }
