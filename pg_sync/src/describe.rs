@@ -5,7 +5,7 @@ use crate::form::Form;
 use crate::host::PgHost;
 use crate::relation;
 use crate::spi::{self, Parameter, Rows, View};
-use pgrx::pg_sys::Oid;
+use pgrx::pg_sys::{self, Oid};
 use sync_shared::{Column, Description, Reference, RelationKind, Result, Row as _, Storage, ValueRef};
 
 /// Describes the relation of a name of the core's; None if there is none.
@@ -42,6 +42,13 @@ pub fn describe(host: &mut PgHost, name: &str) -> Result<Option<Description>> {
             "ALTER TABLE ... SET LOGGED".to_owned(),
         ));
     }
+    if let Some(children) = children_of(oid)? {
+        description.notes.push((
+            "InheritanceChildren".to_owned(),
+            format!("{children} inherit from {name:?}: their rows are theirs, and are neither recorded, hashed nor changed with it"),
+            "track each of them as a table of its own, or use partitions".to_owned(),
+        ));
+    }
     read_columns(oid, &mut description)?;
     description.references = references_of(oid)?;
     Ok(Some(description))
@@ -68,6 +75,13 @@ fn kind_of(host: &PgHost, oid: Oid) -> Result<(RelationKind, bool, bool)> {
     Ok((kind, row.integer(3)? != 0, persistence == "u"))
 }
 
+/// The names of the tables that inherit from a table and are no partitions of it.
+fn children_of(oid: Oid) -> Result<Option<String>> {
+    let sql = "SELECT pg_catalog.string_agg(c.oid::pg_catalog.regclass::text, ', ' ORDER BY c.oid) FROM pg_catalog.pg_inherits AS h \
+               JOIN pg_catalog.pg_class AS c ON c.oid = h.inhrelid WHERE h.inhparent = $1::pg_catalog.oid AND NOT c.relispartition";
+    spi::run(sql, &of(oid)?, View::Latest, |rows| rows.row(0)?.optional_text(0)).map(|(_, names)| names)
+}
+
 /// Reads the columns and the primary key.
 fn read_columns(oid: Oid, description: &mut Description) -> Result<()> {
     let sql = "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid, a.attnotnull, \
@@ -87,6 +101,13 @@ fn read_columns(oid: Oid, description: &mut Description) -> Result<()> {
             }
             let mut column = Column::new(name, row.text(1)?, Storage::Typed);
             column.portable = Form::of(Oid::from_u32(row.integer(2)? as u32)).portable();
+            if row.integer(2)? == i64::from(pg_sys::MONEYOID.to_u32()) {
+                description.notes.push((
+                    "MoneyLocale".to_owned(),
+                    format!("column {name:?} is of type money, which has as many digits as its server's lc_monetary says; it travels as $1,234.56"),
+                    "use numeric".to_owned(),
+                ));
+            }
             column.not_null = row.integer(3)? != 0;
             column.default = row.optional_text(5)?;
             if rows.datum(at, 6).is_some() {

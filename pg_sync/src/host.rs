@@ -5,7 +5,7 @@ use crate::bookkeeping::translate;
 use crate::definer::{Definer, SafePath};
 use crate::error::caught;
 use crate::extension::Extension;
-use crate::quote::{c_string, qualified};
+use crate::quote::{c_string, rows_of};
 use crate::spi::{self, View};
 use crate::tables::TablePlan;
 use crate::transaction::{Unit, catch, in_subtransaction};
@@ -360,7 +360,7 @@ impl Host for PgHost {
 
     fn count_rows(&mut self, table: &Table) -> Result<i64> {
         let Some(oid) = relation::by_name(&table.table_name) else { return Ok(0) };
-        spi::run(&format!("SELECT pg_catalog.count(*) FROM {}", qualified(oid)), &[], View::Latest, |rows| rows.row(0)?.integer(0)).map(|(_, n)| n)
+        spi::run(&format!("SELECT pg_catalog.count(*) FROM {}", rows_of(oid)), &[], View::Latest, |rows| rows.row(0)?.integer(0)).map(|(_, n)| n)
     }
 
     fn can_spare_triggers(&self) -> bool {

@@ -86,7 +86,7 @@ fn lock_together(host: &mut PgHost, plan: &TablePlan, keys: &[(&String, &Paramet
 /// Keeps other writers away from a table.
 pub fn lock_table(host: &mut PgHost, table: &Table) -> Result<()> {
     let plan = host.plan(table)?;
-    spi::execute(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", plan.name), &[])?;
+    spi::execute(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", plan.rows), &[])?;
     host.table_is_locked(plan.id);
     Ok(())
 }
@@ -94,7 +94,7 @@ pub fn lock_table(host: &mut PgHost, table: &Table) -> Result<()> {
 /// Keeps other writers away from a table of this name, if there is one.
 pub fn lock_named(name: &str) -> Result<()> {
     if let Some(oid) = crate::relation::by_name(name) {
-        spi::execute(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", crate::quote::qualified(oid)), &[])?;
+        spi::execute(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", crate::quote::rows_of(oid)), &[])?;
     }
     Ok(())
 }

@@ -59,3 +59,11 @@ pub fn qualified(relation: pg_sys::Oid) -> String {
 pub fn sqlstate_name(number: i32) -> String {
     (0..5).map(|place| char::from((((number >> (6 * place)) & 0x3f) as u8) + b'0')).collect()
 }
+
+/// A relation's name in a statement over its rows. Those of tables that inherit from it are not its own: they have keys and triggers of theirs.
+pub fn rows_of(relation: pg_sys::Oid) -> String {
+    // SAFETY: a look-up in the catalogue.
+    let is_partitioned = unsafe { pg_sys::get_rel_relkind(relation) } as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
+    let name = qualified(relation);
+    if is_partitioned { name } else { format!("ONLY {name}") }
+}

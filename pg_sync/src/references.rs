@@ -4,7 +4,7 @@
 
 use crate::definer::{Definer, SafePath};
 use crate::host::PgHost;
-use crate::quote::{Identifier, qualified};
+use crate::quote::{Identifier, rows_of};
 use crate::relation;
 use crate::spi::{self, Parameter, View};
 use crate::transaction::in_subtransaction;
@@ -86,7 +86,7 @@ fn missing_parent(
         let values = values.map_err(sync_shared::Error::corrupt)?;
         let _definer = Definer::owner_of(parent);
         let terms = reference.parent_columns.iter().enumerate().map(|(place, p)| format!("{} = ${}", Identifier(p), place + 1));
-        let sql = format!("SELECT 1 FROM {} WHERE {}", qualified(parent), terms.collect::<Vec<_>>().join(" AND "));
+        let sql = format!("SELECT 1 FROM {} WHERE {}", rows_of(parent), terms.collect::<Vec<_>>().join(" AND "));
         let (_, violated) = spi::run(&sql, &values, View::Latest, |rows| Ok(rows.len() == 0))?;
         if violated {
             let message = format!(
@@ -135,7 +135,7 @@ fn remaining_child(
         if terms.len() != table.key.len() || terms.len() != reference.columns.len() {
             continue;
         }
-        let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", qualified(relation), terms.join(" AND "));
+        let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", rows_of(relation), terms.join(" AND "));
         let _definer = Definer::owner_of(relation);
         let (_, any) = spi::run(&sql, &parameters, View::Latest, |rows| Ok(rows.len() > 0))?;
         if any {

@@ -3,7 +3,7 @@
 
 use crate::convert::ColumnType;
 use crate::form::Form;
-use crate::quote::{Identifier, list, qualified};
+use crate::quote::{Identifier, list, qualified, rows_of};
 use crate::relation;
 use crate::sparing;
 use crate::spi::{Parameter, Rows};
@@ -15,6 +15,8 @@ pub struct TablePlan {
     pub relation: Oid,
     /// Quoted, with its schema.
     pub name: String,
+    /// As `name`, for a statement over its rows.
+    pub rows: String,
     /// By column of the core's table.
     pub columns: Vec<ColumnType>,
     /// Indices into `columns`, in key order.
@@ -44,6 +46,7 @@ impl TablePlan {
             id: table.id,
             relation: oid,
             name: qualified(oid),
+            rows: rows_of(oid),
             columns,
             sequences,
             key: table.key.clone(),
@@ -156,7 +159,7 @@ impl TablePlan {
 
     /// Every row.
     pub fn select(&self) -> String {
-        format!("SELECT {} FROM {}", self.column_list(), self.name)
+        format!("SELECT {} FROM {}", self.column_list(), self.rows)
     }
 
     /// Every row in the order of TYPES.md.
@@ -179,21 +182,21 @@ impl TablePlan {
     }
 
     pub fn lock_row(&self) -> String {
-        format!("SELECT 1 FROM {} WHERE {} FOR NO KEY UPDATE", self.name, self.key_condition(1))
+        format!("SELECT 1 FROM {} WHERE {} FOR NO KEY UPDATE", self.rows, self.key_condition(1))
     }
 
     /// As `lock_row`, for the keys of an array, where the key is one column.
     pub fn lock_rows(&self) -> String {
         let (key, equals) = (Identifier(&self.columns[self.key[0]].name), &self.columns[self.key[0]].equals);
-        format!("SELECT {key} FROM {} WHERE {key} {equals} ANY ($1) ORDER BY {key} FOR NO KEY UPDATE", self.name)
+        format!("SELECT {key} FROM {} WHERE {key} {equals} ANY ($1) ORDER BY {key} FOR NO KEY UPDATE", self.rows)
     }
 
     pub fn find_row(&self) -> String {
-        format!("SELECT 1 FROM {} WHERE {}", self.name, self.key_condition(1))
+        format!("SELECT 1 FROM {} WHERE {}", self.rows, self.key_condition(1))
     }
 
     pub fn delete_row(&self) -> String {
-        format!("DELETE FROM {} WHERE {}", self.name, self.key_condition(1))
+        format!("DELETE FROM {} WHERE {}", self.rows, self.key_condition(1))
     }
 
     /// Inserts these columns, unless a row with the key is there.
@@ -214,6 +217,6 @@ impl TablePlan {
             .map(|&c| format!("{} = ${}", Identifier(&self.columns[c].name), slot(c)))
             .collect();
         let key: Vec<String> = self.key.iter().map(|&k| self.equals(k, slot(k))).collect();
-        (!set.is_empty()).then(|| format!("UPDATE {} SET {} WHERE {}", self.name, set.join(", "), key.join(" AND ")))
+        (!set.is_empty()).then(|| format!("UPDATE {} SET {} WHERE {}", self.rows, set.join(", "), key.join(" AND ")))
     }
 }

@@ -23,6 +23,8 @@ SIGNATURES = {
     "sync_execute_untracked": "statement text",
     "sync_fetch_changes": "from_version bigint DEFAULT 0, batch_size integer DEFAULT 1000, exclude_origin text DEFAULT NULL::text",
     "sync_fetch_local_changes": "batch_size integer DEFAULT 1000",
+    # Of PostgreSQL alone: SQLite has no roles.
+    "sync_grant_client": "role text",
     "sync_hash": "table_name text DEFAULT NULL::text",
     "sync_hash_batch": "batch text",
     "sync_init": "origin_id text DEFAULT NULL::text",
