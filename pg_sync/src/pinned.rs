@@ -3,12 +3,17 @@
 
 use pgrx::pg_sys;
 use std::cell::Cell;
-use std::ffi::c_int;
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 unsafe extern "C" {
     static mut extra_float_digits: c_int;
     static mut bytea_output: c_int;
+    static mut locale_monetary: *mut c_char;
+    fn assign_locale_monetary(new: *const c_char, extra: *mut c_void);
 }
+
+/// The locale whose sums are `$1,234.56`.
+const MONEY: &CStr = c"C";
 
 const HEXADECIMAL: c_int = 1;
 
@@ -18,6 +23,7 @@ pub struct Pinned {
     interval_style: i32,
     float_digits: i32,
     bytea: i32,
+    money: *mut c_char,
     zone: *mut pg_sys::pg_tz,
 }
 
@@ -31,6 +37,7 @@ impl Pinned {
                 interval_style: pg_sys::IntervalStyle,
                 float_digits: extra_float_digits,
                 bytea: bytea_output,
+                money: locale_monetary,
                 zone: pg_sys::session_timezone,
             };
             pg_sys::DateStyle = pg_sys::USE_ISO_DATES as i32;
@@ -39,7 +46,20 @@ impl Pinned {
             extra_float_digits = 1;
             bytea_output = HEXADECIMAL;
             pg_sys::session_timezone = utc();
+            set_money(MONEY.as_ptr().cast_mut());
             before
+        }
+    }
+}
+
+/// # Safety
+/// A name that lives as long as it is set.
+unsafe fn set_money(locale: *mut c_char) {
+    unsafe {
+        if !locale_monetary.is_null() && !locale.is_null() && CStr::from_ptr(locale_monetary) != CStr::from_ptr(locale) {
+            locale_monetary = locale;
+            // What the server keeps of the locale before is given up.
+            assign_locale_monetary(locale, std::ptr::null_mut());
         }
     }
 }
@@ -66,6 +86,7 @@ impl Drop for Pinned {
             extra_float_digits = self.float_digits;
             bytea_output = self.bytea;
             pg_sys::session_timezone = self.zone;
+            set_money(self.money);
         }
     }
 }
