@@ -68,7 +68,7 @@ pub fn warnings(description: &Description) -> Vec<Finding> {
         if column.portable == Portable::Decimal && column.storage == Storage::Number {
             warn(
                 "DecimalPrecision",
-                format!("column {:?} keeps 15 digits; longer decimals from elsewhere are rejected", column.name),
+                format!("column {:?} keeps 15 digits, and makes numbers of texts: longer decimals and texts such as '12' from elsewhere are rejected", column.name),
                 "declare it TEXT and track it with {\"types\":{\"<column>\":\"decimal\"}}",
             );
         }

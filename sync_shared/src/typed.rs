@@ -29,7 +29,8 @@ pub fn typed_value(raw: &str, column: &Column) -> Result<Value, String> {
             }
         },
         Some(b'[') => nested_json(raw, column),
-        _ if column.portable == Portable::Decimal => Ok(Value::Text(raw.to_owned())),
+        // A number that SQLite holds in a column of JSON is the text of that JSON.
+        _ if matches!(column.portable, Portable::Decimal | Portable::Json) => Ok(Value::Text(raw.to_owned())),
         _ => typed_number(raw, column),
     }
 }

@@ -67,10 +67,16 @@ pub fn write_payload(out: &mut String, value: ValueRef<'_>) {
     }
 }
 
-/// Appends the canonical form that hashes and row keys are taken over: the same on both engines for the same datum.
+/// Appends the canonical form that hashes and row keys are taken over: the same on both engines for the same datum. A number in a column of
+/// JSON is that JSON's text.
 pub fn write_canonical(out: &mut String, value: ValueRef<'_>, portable: Portable) {
     match value {
         ValueRef::Null => out.push_str("null"),
+        ValueRef::Integer(_) | ValueRef::Real(_) if portable == Portable::Json => {
+            out.push('"');
+            write_canonical(out, value, Portable::Real);
+            out.push('"');
+        }
         ValueRef::Integer(i) => write_number(out, itoa::Buffer::new().format(i)),
         ValueRef::Real(r) if r.is_finite() => write_canonical_real(out, r),
         ValueRef::Real(r) => write_special_real(out, r),
@@ -124,15 +130,15 @@ fn text_or_integer(bit: i64, column: &Column) -> Result<Value, String> {
 }
 
 fn text_for_column(text: Cow<'_, str>, column: &Column) -> Result<Value, String> {
-    if matches!(column.storage, Storage::Number | Storage::Real) && looks_numeric(&text) {
-        let trimmed = text.trim_matches(|c: char| c.is_ascii_whitespace());
-        let exact = canonical_number(trimmed).is_some_and(|n| n == text);
-        if !exact {
-            return Err(format!("column {:?} would change the text {text:?} into a number", column.name));
-        }
+    if !matches!(column.storage, Storage::Number | Storage::Real) || !looks_numeric(&text) {
+        return Ok(Value::Text(text.into_owned()));
+    }
+    // A JSON text may be a number: then the number that the column makes of it is the same JSON, see `write_canonical`.
+    if column.portable == Portable::Json && column.storage == Storage::Number && canonical_number(&text).is_some_and(|n| n == text) {
         return number_for_column(&text, column);
     }
-    Ok(Value::Text(text.into_owned()))
+    let shown: String = text.chars().take(60).collect();
+    Err(format!("column {:?} would change the text {shown:?} into a number; declare it TEXT, and the change is taken", column.name))
 }
 
 fn number_for_column(raw: &str, column: &Column) -> Result<Value, String> {
