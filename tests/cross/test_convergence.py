@@ -6,38 +6,19 @@ The resolvers of the strategy `custom` are written in each engine's own SQL, so 
 
 import dataclasses
 import os
-import tempfile
 
 import pytest
 
 from pg_fleet import PgFleet
+from fleet import live_and_converge
 from history import history_of_seed
 
-MOST_HEALINGS = 3
 SEEDS = os.environ.get("SYNC_SEEDS", "1:60")
 
 
 def span():
     first, last = (int(end) for end in SEEDS.split(":"))
     return range(first, last + 1)
-
-
-def live_and_converge(history, cluster, postgres):
-    with tempfile.TemporaryDirectory() as folder:
-        fleet = PgFleet(history, folder, cluster, postgres)
-        try:
-            fleet.live()
-            fleet.settle()
-            fleet.ledger.check(fleet.replicas)
-            fleet.deliver_everything_late()
-            for _ in range(MOST_HEALINGS):
-                fleet.heal()
-                fleet.settle(extra_rounds=4)
-                if not any(replica.rejections() for replica in fleet.replicas):
-                    break
-            fleet.ledger.check(fleet.replicas, rejections_allowed=False)
-        finally:
-            fleet.close()
 
 
 @pytest.mark.timeout(120)
@@ -49,6 +30,6 @@ def test_every_history_ends_with_equal_replicas(cluster, seed, refusing, postgre
     if history.strategy == "custom":
         history = dataclasses.replace(history, strategy="last_write_wins")
     try:
-        live_and_converge(history, cluster, postgres)
+        live_and_converge(lambda folder: PgFleet(history, folder, cluster, postgres))
     except Exception as error:
         pytest.fail(f"seed {seed}: {type(error).__name__}: {error}\n{history}", pytrace=False)

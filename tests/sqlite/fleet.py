@@ -8,6 +8,7 @@ import collections
 import contextlib
 import json
 import pathlib
+import tempfile
 
 from replica import Replica, sync_error
 
@@ -33,6 +34,27 @@ BEGIN SELECT raise(ABORT, 'a constraint of this replica alone'); END
 
 MOST_BATCHES = 1000
 ROUNDS_TO_QUIET = {"hub": 4, "chain": 6}
+# A rejected change that is applied after all may be the cause of another's rejection, as when it takes a code again.
+MOST_HEALINGS = 3
+
+
+def live_and_converge(make_fleet):
+    """Run a fleet's history in a folder, and check it when it is quiet, when old batches arrive, and when the causes of rejections are gone."""
+    with tempfile.TemporaryDirectory() as folder:
+        fleet = make_fleet(folder)
+        try:
+            fleet.live()
+            fleet.settle()
+            fleet.ledger.check(fleet.replicas)
+            fleet.deliver_everything_late()
+            for _ in range(MOST_HEALINGS):
+                fleet.heal()
+                fleet.settle(extra_rounds=4)
+                if not any(replica.rejections() for replica in fleet.replicas):
+                    break
+            fleet.ledger.check(fleet.replicas, rejections_allowed=False)
+        finally:
+            fleet.close()
 
 
 class Fleet:

@@ -5,42 +5,23 @@ strategy; rows that some replicas refuse; clocks that are wrong by hours or stan
 """
 
 import re
-import tempfile
 
 import hypothesis
 import pytest
 from hypothesis import strategies
 
-from fleet import Fleet
+from fleet import Fleet, live_and_converge
 from history import draw_history, history_of_seed, keep_seed, seeds, shortest
 
-# A rejected change that is applied after all may be the cause of another's rejection, as when it takes a code again.
-MOST_HEALINGS = 3
 
-
-def live_and_converge(history):
-    """Run one history and check the fleet when it is quiet, when old batches arrive, and when the causes of rejections are gone."""
-    with tempfile.TemporaryDirectory() as folder:
-        fleet = Fleet(history, folder)
-        try:
-            fleet.live()
-            fleet.settle()
-            fleet.ledger.check(fleet.replicas)
-            fleet.deliver_everything_late()
-            for _ in range(MOST_HEALINGS):
-                fleet.heal()
-                fleet.settle(extra_rounds=4)
-                if not any(replica.rejections() for replica in fleet.replicas):
-                    break
-            fleet.ledger.check(fleet.replicas, rejections_allowed=False)
-        finally:
-            fleet.close()
+def live(history):
+    live_and_converge(lambda folder: Fleet(history, folder))
 
 
 def failure_of(history):
     """None, or which promise the history broke and how."""
     try:
-        live_and_converge(history)
+        live(history)
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
         return re.match(r"\w+: (sync: \w+|[^:]*)", message)[0], message
@@ -76,4 +57,4 @@ def test_every_history_ends_with_equal_replicas(seed, refusing):
 def test_histories_that_hypothesis_can_shrink_end_with_equal_replicas(source):
     history = draw_history(source, most_steps=16)
     hypothesis.note(str(history))
-    live_and_converge(history)
+    live(history)
