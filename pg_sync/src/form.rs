@@ -159,6 +159,11 @@ impl Form {
 }
 
 impl Element {
+    /// Is the type the server's own, with nobody else's casts?
+    pub fn is_builtin(&self) -> bool {
+        self.oid.to_u32() < pg_sys::FirstNormalObjectId
+    }
+
     /// The array as canonical JSON; one whose bounds do not begin at 1 as its text.
     fn array(&self, datum: Datum) -> Result<String> {
         // SAFETY: the datum is an array of this element type.

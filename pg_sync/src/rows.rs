@@ -7,6 +7,7 @@ use crate::append;
 use crate::definer::Definer;
 use crate::host::PgHost;
 use crate::pending::{self, Logged, Pending};
+use crate::pinned::Pinned;
 use crate::spi::{self, Parameter, View};
 use crate::tables::TablePlan;
 use sync_shared::{Error, Label, Operation, Result, Row, RowFailure, Table, Value, Written};
@@ -92,6 +93,7 @@ pub fn read_row(host: &mut PgHost, table: &Table, key: &[Value]) -> Result<Optio
 pub fn stream_rows(host: &mut PgHost, table: &Table, visit: &mut dyn FnMut(&dyn Row) -> Result<bool>) -> Result<()> {
     let plan = host.plan(table)?;
     let _definer = (!host.reads_for_caller).then(|| Definer::owner_of(plan.relation));
+    let _pinned = plan.is_ordered_by_output().then(Pinned::enter);
     spi::stream(&plan.select_in_order(), &[], View::Latest, |rows, row| visit(&spi::OwnedRow(plan.values(rows, row)?)))
 }
 

@@ -169,12 +169,19 @@ impl TablePlan {
             match form {
                 Form::Text => format!("{name} COLLATE pg_catalog.\"C\""),
                 Form::Padded | Form::Json => format!("({name})::pg_catalog.text COLLATE pg_catalog.\"C\""),
+                // As canonical JSON, which is what other engines order.
+                Form::Array(element) if element.is_builtin() => format!("pg_catalog.array_to_json({name})::pg_catalog.text COLLATE pg_catalog.\"C\""),
                 // A cast may be code of whoever made the type.
                 Form::Array(_) | Form::Other { .. } => format!("pg_catalog.format('%s', {name}) COLLATE pg_catalog.\"C\""),
                 _ => name.to_string(),
             }
         });
         format!("{} ORDER BY {}", self.select(), order.collect::<Vec<_>>().join(", "))
+    }
+
+    /// Does the order of the rows depend on how the session writes values?
+    pub fn is_ordered_by_output(&self) -> bool {
+        self.key.iter().any(|&k| matches!(self.columns[k].form, Form::Array(_) | Form::Other { .. }))
     }
 
     pub fn select_row(&self) -> String {
