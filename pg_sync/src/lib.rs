@@ -30,6 +30,7 @@ mod install;
 mod locks;
 mod log;
 mod notify;
+mod orphans;
 mod pending;
 mod pinned;
 mod policy;
@@ -43,6 +44,7 @@ mod sets;
 mod shown;
 mod spi;
 mod tables;
+mod together;
 mod transaction;
 
 pgrx::pg_module_magic!();

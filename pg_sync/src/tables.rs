@@ -3,10 +3,15 @@
 
 use crate::convert::ColumnType;
 use crate::form::Form;
+use crate::orphans::Key;
+use crate::pending::Written;
 use crate::quote::{Identifier, list, qualified};
 use crate::relation;
 use crate::spi::{Parameter, Rows};
+use crate::together::Sets;
 use pgrx::pg_sys::{self, Oid};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
 use sync_shared::{Error, Result, Table, Value};
 
 pub struct TablePlan {
@@ -24,7 +29,12 @@ pub struct TablePlan {
     /// The sequences that number columns.
     pub sequences: Vec<Option<Oid>>,
     /// Can the key decide an ON CONFLICT?
-    has_arbiter: bool,
+    pub has_arbiter: bool,
+    /// Found out when it is asked for.
+    pub sets: Cell<Option<Sets>>,
+    pub foreign_keys: OnceCell<Rc<[Key]>>,
+    /// What [`TablePlan::written`] gave last.
+    written: RefCell<Option<(Vec<usize>, Rc<[Written]>)>>,
 }
 
 impl TablePlan {
@@ -48,6 +58,9 @@ impl TablePlan {
             key_members: table.key_members.clone(),
             members: table.columns.iter().map(|c| c.member.clone()).collect(),
             has_arbiter: relation::key_is_immediate(oid),
+            sets: Cell::new(None),
+            foreign_keys: OnceCell::new(),
+            written: RefCell::new(None),
         })
     }
 
@@ -61,7 +74,14 @@ impl TablePlan {
         self.may(pg_sys::ACL_UPDATE) || self.may(pg_sys::ACL_DELETE)
     }
 
-    fn may(&self, right: u32) -> bool {
+    /// Does row-level security apply to the caller?
+    pub fn has_policies(&self) -> bool {
+        // SAFETY: a look-up in the catalogue.
+        unsafe { pg_sys::check_enable_rls(self.relation, pg_sys::GetUserId(), true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 }
+    }
+
+    /// Has the caller this right on the whole table?
+    pub fn may(&self, right: u32) -> bool {
         // SAFETY: look-ups in the catalogue.
         unsafe {
             let right = pg_sys::AclMode::from(right);
@@ -135,6 +155,20 @@ impl TablePlan {
         (0..self.columns.len()).map(value).collect()
     }
 
+    /// The columns that are given, as what is pending has them.
+    pub fn written(&self, given: &[usize]) -> Rc<[Written]> {
+        let mut kept = self.written.borrow_mut();
+        match &*kept {
+            Some((of, written)) if of == given => written.clone(),
+            _ => {
+                let written = given.iter().map(|&c| Written { name: self.columns[c].name.clone(), form: self.columns[c].form.clone() });
+                let written: Rc<[Written]> = written.collect();
+                *kept = Some((given.to_vec(), written.clone()));
+                written
+            }
+        }
+    }
+
     // --- statements
 
     fn column_list(&self) -> String {
@@ -201,6 +235,18 @@ impl TablePlan {
         let key = list(self.key.iter().map(|&k| self.columns[k].name.as_str()));
         let conflict = if self.has_arbiter { format!(" ON CONFLICT ({key}) DO NOTHING") } else { String::new() };
         format!("INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE VALUES ({}){conflict}", self.name, slots.join(", "))
+    }
+
+    /// As `insert_row`, for the rows of an array of the table's own type, in their order.
+    pub fn insert_rows(&self, given: &[usize]) -> String {
+        let columns = list(given.iter().map(|&c| self.columns[c].name.as_str()));
+        let values: Vec<String> = given.iter().map(|&c| format!("u.{}", Identifier(&self.columns[c].name))).collect();
+        let key = list(self.key.iter().map(|&k| self.columns[k].name.as_str()));
+        format!(
+            "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {} FROM pg_catalog.unnest($1) AS u ON CONFLICT ({key}) DO NOTHING",
+            self.name,
+            values.join(", ")
+        )
     }
 
     /// Updates these columns; None if only the key is given.

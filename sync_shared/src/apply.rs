@@ -192,6 +192,8 @@ fn apply_incoming(
     peer: &Peer,
     answer: &mut Answer,
 ) -> Result<()> {
+    // What another writer logs from here on may be what a change waits for, and came too late for it.
+    let mut looked_to = host.head()?;
     let mut blocked: HashSet<NeighbourRow> = rejection::outlines(host)?.into_iter().map(|o| o.row).collect();
     let any_parked = !blocked.is_empty();
     let (mut ready, mut places, mut waiting) = (Vec::with_capacity(incoming.len()), Vec::new(), Vec::new());
@@ -236,6 +238,7 @@ fn apply_incoming(
         came.insert((peer.id, row));
     }
     if any_parked {
+        looked_to = host.head()?;
         let outlines = rejection::outlines(host)?;
         let ids = match session.retried_version {
             Some(version) => worth_trying(&outlines, &rows_since(host, &session.catalog, version)?, &came),
@@ -243,9 +246,8 @@ fn apply_incoming(
         };
         retry_rejections(host, session, ids, answer)?;
     }
-    let head = host.head()?;
-    session.retried_version = Some(head);
-    state::set_integer(host, "retried_version", head)
+    session.retried_version = Some(looked_to);
+    state::set_integer(host, "retried_version", looked_to)
 }
 
 /// The rows that were written since a version.
