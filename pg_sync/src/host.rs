@@ -1,7 +1,7 @@
 //! PostgreSQL as the core's host. Made for one call of an SQL function and dropped with it.
 #![allow(unsafe_code)]
 
-use crate::bookkeeping::translate;
+use crate::bookkeeping::{taken, translate};
 use crate::definer::{Definer, SafePath};
 use crate::error::caught;
 use crate::extension::Extension;
@@ -12,6 +12,7 @@ use crate::transaction::{Unit, catch, in_subtransaction};
 use crate::{counter, describe, fence, install, locks, log, orphans, references, relation, resolver, rights, rows, together};
 use pgrx::pg_sys;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use sync_shared::{
     CaptureState, Catalog, Description, Error, GroupRows, Host, Label, LogEntry, LogRange, Operation, PutRow, Result, Row, RowFailure, Scope, Table,
@@ -142,6 +143,21 @@ impl Host for PgHost {
         let (sql, parameters) = translate(&self.extension.schema_name, sql, parameters)?;
         let _definer = Definer::enter(self.extension.owner);
         spi::execute(&sql, &parameters)
+    }
+
+    fn execute_all(&mut self, sql: &str, all: &[Vec<ValueRef<'_>>]) -> Result<()> {
+        let _definer = Definer::enter(self.extension.owner);
+        // NULL is written into a statement: there is one for each set of columns that have it.
+        let mut translated: HashMap<Vec<bool>, String> = HashMap::new();
+        for parameters in all {
+            let nulls = parameters.iter().map(|p| matches!(p, ValueRef::Null)).collect();
+            let sql = match translated.entry(nulls) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(translate(&self.extension.schema_name, sql, parameters)?.0),
+            };
+            spi::execute(sql, &taken(parameters)?)?;
+        }
+        Ok(())
     }
 
     fn query(

@@ -56,5 +56,6 @@ extension_sql_file!("../../sql/postgres/rights.sql", name = "rights", finalize);
 /// Called by the server when it loads the library.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    error::take_no_stacks();
     notify::register();
 }

@@ -194,7 +194,8 @@ fn apply_incoming(
 ) -> Result<()> {
     // What another writer logs from here on may be what a change waits for, and came too late for it.
     let mut looked_to = host.head()?;
-    let mut blocked: HashSet<NeighbourRow> = rejection::outlines(host)?.into_iter().map(|o| o.row).collect();
+    let mut outlines = rejection::outlines(host)?;
+    let mut blocked: HashSet<NeighbourRow> = outlines.iter().map(|o| o.row).collect();
     let any_parked = !blocked.is_empty();
     let (mut ready, mut places, mut waiting) = (Vec::with_capacity(incoming.len()), Vec::new(), Vec::new());
     for (place, incoming) in incoming.into_iter().enumerate() {
@@ -231,15 +232,16 @@ fn apply_incoming(
         return Ok(());
     }
     waiting.sort_by_key(|w| w.place);
-    let mut came = HashSet::new();
-    for Waiting { change, row, reason, .. } in waiting {
-        answer.reject(&change, &reason);
-        rejection::store(host, &change, (peer.id, peer.of_change(&change).boundary), &row, &reason)?;
-        came.insert((peer.id, row));
+    waiting.iter().for_each(|w| answer.reject(&w.change, &w.reason));
+    let mut new = Vec::with_capacity(waiting.len());
+    for Waiting { change, row, reason, .. } in &waiting {
+        new.push(rejection::New { change, via: peer.id, seen_version: peer.of_change(change).boundary, row_hash: *row, reason });
     }
+    rejection::store(host, &new)?;
     if any_parked {
         looked_to = host.head()?;
-        let outlines = rejection::outlines(host)?;
+        outlines.extend(rejection::outlines_after(host, outlines.last().map_or(0, |o| o.id))?);
+        let came = waiting.iter().map(|w| (peer.id, w.row)).collect();
         let ids = match session.retried_version {
             Some(version) => worth_trying(&outlines, &rows_since(host, &session.catalog, version)?, &came),
             None => outlines.iter().map(|o| o.id).collect(),

@@ -252,6 +252,11 @@ pub trait Host {
     /// Runs one statement; returns the number of rows it changed.
     fn execute(&mut self, sql: &str, parameters: &[ValueRef<'_>]) -> Result<u64>;
 
+    /// Runs one statement for each of these parameters.
+    fn execute_all(&mut self, sql: &str, all: &[Vec<ValueRef<'_>>]) -> Result<()> {
+        all.iter().try_for_each(|parameters| self.execute(sql, parameters).map(|_| ()))
+    }
+
     /// Runs a query until `visit` returns false.
     fn query(
         &mut self,
