@@ -28,6 +28,8 @@ pub struct TablePlan {
     members: Vec<String>,
     /// The sequences that number columns.
     pub sequences: Vec<Option<Oid>>,
+    /// Is the key one column, whose values are only equal if they are written in the same way?
+    pub has_exact_key: bool,
     /// Can the key decide an ON CONFLICT?
     pub has_arbiter: bool,
     /// Found out when it is asked for.
@@ -48,8 +50,13 @@ impl TablePlan {
             columns.push(ColumnType::new(&found.name, found.oid, found.typmod));
             sequences.push(if found.has_default { relation::sequence_of(oid, &found.name)? } else { None });
         }
+        let has_exact_key = match table.key.as_slice() {
+            [only] => is_exact(&columns[*only], live.iter().find(|l| l.name == columns[*only].name).map_or(Oid::INVALID, |l| l.collation)),
+            _ => false,
+        };
         Ok(TablePlan {
             id: table.id,
+            has_exact_key,
             relation: oid,
             name: qualified(oid),
             columns,
@@ -87,6 +94,12 @@ impl TablePlan {
             let right = pg_sys::AclMode::from(right);
             pg_sys::pg_class_aclcheck(self.relation, pg_sys::GetUserId(), right) == pg_sys::AclResult::ACLCHECK_OK
         }
+    }
+
+    /// Is the key one column, of a type of which there are arrays?
+    pub fn has_array_of_keys(&self) -> bool {
+        // SAFETY: a look-up in the catalogue.
+        self.key.len() == 1 && unsafe { pg_sys::get_array_type(self.columns[self.key[0]].oid) } != Oid::INVALID
     }
 
     /// The values of a key as parameters; the error is a sentence.
@@ -210,6 +223,12 @@ impl TablePlan {
         format!("{} WHERE {}", self.select(), self.key_condition(1))
     }
 
+    /// As `select_row`, for the keys of an array, where the key is one column.
+    pub fn select_rows(&self) -> String {
+        let key = &self.columns[self.key[0]];
+        format!("{} WHERE {} {} ANY ($1)", self.select(), Identifier(&key.name), key.equals)
+    }
+
     pub fn lock_row(&self) -> String {
         format!("SELECT 1 FROM {} WHERE {} FOR NO KEY UPDATE", self.name, self.key_condition(1))
     }
@@ -259,5 +278,15 @@ impl TablePlan {
             .collect();
         let key: Vec<String> = self.key.iter().map(|&k| self.equals(k, slot(k))).collect();
         (!set.is_empty()).then(|| format!("UPDATE {} SET {} WHERE {}", self.name, set.join(", "), key.join(" AND ")))
+    }
+}
+
+/// Are values of a column only equal if they are written in the same way?
+fn is_exact(column: &ColumnType, collation: Oid) -> bool {
+    match column.form {
+        Form::Boolean | Form::Int2 | Form::Int4 | Form::Int8 | Form::Uuid | Form::Date | Form::Timestamp | Form::TimestampTz | Form::Bytea => true,
+        // SAFETY: a look-up in the catalogue.
+        Form::Text => collation == Oid::INVALID || unsafe { pg_sys::get_collation_isdeterministic(collation) },
+        _ => false,
     }
 }
