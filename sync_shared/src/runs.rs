@@ -15,9 +15,11 @@ use crate::session::Session;
 use crate::unseen::unseen_entry;
 use std::collections::HashSet;
 
-/// Fewer rows are not worth a run.
-const LEAST_ROWS: usize = 4;
+/// Fewer rows are not worth a run, each of which the host may have to undo by itself.
+const LEAST_ROWS: usize = 16;
 const MOST_ROWS: usize = 1000;
+/// Bytes of payload in a run, unless a single change has more.
+const MOST_BYTES: usize = 4 << 20;
 /// Of so many rows one may make a run be refused; when more do, the rest is written one by one.
 const ROWS_TO_A_REFUSAL: usize = 8;
 
@@ -47,7 +49,7 @@ impl Attempt<'_, '_> {
     /// are passed over: they write nothing.
     fn next_run(&mut self, host: &mut dyn Host, session: &Session<'_>, pending: &[usize]) -> Result<(Vec<usize>, usize)> {
         let items = self.items;
-        let (mut run, mut keys) = (Vec::new(), HashSet::new());
+        let (mut run, mut keys, mut bytes) = (Vec::new(), HashSet::new(), 0);
         for (taken, &index) in pending.iter().enumerate() {
             let item = &items[index];
             let is_known = !keys.insert(item.change.pk_value.as_ref());
@@ -58,7 +60,8 @@ impl Attempt<'_, '_> {
             // Also the first item stands for its table: those that were passed over may be of others.
             let first = &items[run.first().copied().unwrap_or(pending[0])];
             let goes_on = first.table == item.table && (run.is_empty() || same_columns(first, item));
-            if run.len() == MOST_ROWS || is_known || !goes_on || !is_plain(host, session, item)? {
+            bytes += item.change.payload.as_ref().map_or(0, |payload| payload.len());
+            if run.len() == MOST_ROWS || (bytes > MOST_BYTES && !run.is_empty()) || is_known || !goes_on || !is_plain(host, session, item)? {
                 return Ok(match run.is_empty() {
                     true => (vec![index], taken + 1),
                     false => (run, taken),
