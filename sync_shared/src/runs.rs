@@ -8,12 +8,13 @@ use crate::batch::BatchKind;
 use crate::change::Operation;
 use crate::error::Result;
 use crate::group::{Item, Outcome};
-use crate::host::{Host, Label, PutRow, Together, Written};
+use crate::host::{Host, Label, PutRow, Together, Violation, Written};
 use crate::plan::{Action, plan_by_stamp};
 use crate::rejection::{Reason, WAITS_FOR_PARENT};
 use crate::session::Session;
 use crate::unseen::unseen_entry;
-use std::collections::HashSet;
+use crate::value::Value;
+use std::collections::{HashMap, HashSet};
 
 /// Fewer rows are not worth a run, each of which the host may have to undo by itself.
 const LEAST_ROWS: usize = 16;
@@ -73,21 +74,34 @@ impl Attempt<'_, '_> {
     }
 
     /// Leaves those out of a run that refer to a row that is not there.
-    fn leave_orphans(&mut self, host: &mut dyn Host, session: &Session<'_>, run: &mut Vec<usize>) -> Result<()> {
+    fn leave_orphans(&mut self, host: &mut dyn Host, session: &mut Session<'_>, run: &mut Vec<usize>) -> Result<()> {
         let items = self.items;
         let table = &session.catalog.tables[items[run[0]].table];
-        let rows: Vec<&[Option<crate::value::Value>]> = run.iter().map(|&index| items[index].bound.values.as_slice()).collect();
-        let found = host.orphans(&session.catalog, table, &rows)?;
-        for orphan in &found {
-            let index = run[orphan.row];
-            self.orphans.insert(index, orphan.missing);
-            let code = session.foreign_key_code.clone();
-            let reason = Reason { kind: WAITS_FOR_PARENT, code, message: orphan.message.clone(), waits_for: orphan.missing };
-            self.note(session, index, Outcome::Waits(reason))?;
+        let rows: Vec<&[Option<Value>]> = run.iter().map(|&index| items[index].bound.values.as_slice()).collect();
+        let mut found: HashMap<usize, Violation> = host.orphans(&session.catalog, table, &rows)?.into_iter().map(|v| (v.row, v)).collect();
+        if found.is_empty() {
+            return Ok(());
         }
-        if !found.is_empty() {
-            run.retain(|index| !self.orphans.contains_key(index));
+        let newest = session.newest.clone();
+        let mut left = Vec::with_capacity(run.len());
+        for (place, &index) in run.iter().enumerate() {
+            let item = &items[index];
+            match found.remove(&place) {
+                // A change that is not to be written at all is refused by nobody.
+                Some(orphan) if !matches!(plan_by_stamp(host, session, item)?.action, Action::Skip) => {
+                    self.orphans.insert(index, orphan.missing);
+                    let code = session.foreign_key_code.clone();
+                    let reason = Reason { kind: WAITS_FOR_PARENT, code, message: orphan.message, waits_for: orphan.missing };
+                    self.note(session, index, Outcome::Waits(reason))?;
+                }
+                _ => {
+                    session.note_newest(item.origin, item.change.stamp);
+                    left.push(index);
+                }
+            }
         }
+        session.newest = newest;
+        *run = left;
         Ok(())
     }
 

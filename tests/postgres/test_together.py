@@ -60,8 +60,9 @@ def segments(draw):
     changes = []
     has_key_once = draw(some.booleans())
     unique = (lambda row: tuple(row[name] for name in key)) if has_key_once else None
-    for row in draw(some.lists(rows(table), min_size=1, max_size=40, unique_by=unique)):
-        deletes = draw(some.integers(0, 29)) == 0
+    least, has_deletes = draw(some.sampled_from([1, 20])), draw(some.integers(0, 3)) == 0
+    for row in draw(some.lists(rows(table), min_size=least, max_size=40, unique_by=unique)):
+        deletes = has_deletes and draw(some.integers(0, 5)) == 0
         payload = None if deletes else compact({name: value for name, value in row.items() if name != left_out})
         changes.append({
             "tableName": table, "pkValue": compact({name: row[name] for name in key}), "payload": payload,
@@ -196,6 +197,12 @@ def test_what_waits_for_a_row_is_tried_again_when_that_comes_and_not_before(fami
     family.sql("INSERT INTO parent VALUES (5, 'here')")
     assert family.apply(push(put(24, "parent", {"id": 24, "name": "p"})))["applied"] == 21
     assert family.rejections() == []
+
+
+def test_what_waits_is_tried_again_when_its_row_may_have_come_past_the_log(family):
+    family.apply(push(*(put(n, "child", {"id": n, "parent": 5}) for n in range(1, 21))))
+    family.sql("SELECT sync_execute_untracked('INSERT INTO parent VALUES (5)')")
+    assert family.apply(push(put(21, "parent", {"id": 14, "name": "p"})))["applied"] == 21
 
 
 def test_a_parent_that_another_session_commits_while_the_child_is_refused_wakes_it(family):
