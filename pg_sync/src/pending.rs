@@ -15,7 +15,7 @@ use sync_shared::{Label, Result};
 pub struct Pending {
     pub table: i64,
     /// The columns that are written.
-    pub columns: Rc<[Written]>,
+    pub columns: WrittenColumns,
     pub rows: Vec<PendingRow>,
 }
 
@@ -25,6 +25,8 @@ pub struct Written {
     pub name: String,
     pub form: Form,
 }
+
+pub type WrittenColumns = Rc<[Written]>;
 
 /// What is written of a row.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 use crate::convert::ColumnType;
 use crate::form::Form;
 use crate::orphans::Key;
-use crate::pending::Written;
+use crate::pending::{Written, WrittenColumns};
 use crate::quote::{Identifier, list, qualified};
 use crate::relation;
 use crate::spi::{Parameter, Rows};
@@ -36,7 +36,7 @@ pub struct TablePlan {
     pub sets: Cell<Option<Sets>>,
     pub foreign_keys: OnceCell<Rc<[Key]>>,
     /// What [`TablePlan::written`] gave last.
-    written: RefCell<Option<(Vec<usize>, Rc<[Written]>)>>,
+    written: RefCell<Option<(Vec<usize>, WrittenColumns)>>,
 }
 
 impl TablePlan {
@@ -169,13 +169,13 @@ impl TablePlan {
     }
 
     /// The columns that are given, as what is pending has them.
-    pub fn written(&self, given: &[usize]) -> Rc<[Written]> {
+    pub fn written(&self, given: &[usize]) -> WrittenColumns {
         let mut kept = self.written.borrow_mut();
         match &*kept {
             Some((of, written)) if of == given => written.clone(),
             _ => {
                 let written = given.iter().map(|&c| Written { name: self.columns[c].name.clone(), form: self.columns[c].form.clone() });
-                let written: Rc<[Written]> = written.collect();
+                let written: WrittenColumns = written.collect();
                 *kept = Some((given.to_vec(), written.clone()));
                 written
             }
