@@ -4,19 +4,22 @@ use crate::spi::Parameter;
 use std::fmt::Write as _;
 use sync_shared::{Result, ValueRef};
 
+/// The parameters of a statement of the core's: those that are not NULL.
+pub fn taken(parameters: &[ValueRef<'_>]) -> Result<Vec<Parameter>> {
+    parameters.iter().filter(|p| !matches!(p, ValueRef::Null)).map(|value| Parameter::of(*value)).collect()
+}
+
 /// A statement of the core and its parameters. NULL is written out, so that it takes the type of its place.
 pub fn translate(schema: &str, sql: &str, parameters: &[ValueRef<'_>]) -> Result<(String, Vec<Parameter>)> {
-    let mut numbers = Vec::with_capacity(parameters.len());
-    let mut taken = Vec::with_capacity(parameters.len());
-    for parameter in parameters {
-        match parameter {
-            ValueRef::Null => numbers.push(None),
-            value => {
-                taken.push(Parameter::of(*value)?);
-                numbers.push(Some(taken.len()));
-            }
-        }
-    }
+    let mut count = 0;
+    let numbers: Vec<Option<usize>> = parameters
+        .iter()
+        .map(|parameter| {
+            let is_taken = !matches!(parameter, ValueRef::Null);
+            count += usize::from(is_taken);
+            is_taken.then_some(count)
+        })
+        .collect();
     let mut out = String::with_capacity(sql.len() + 64);
     let mut rest = sql;
     let mut inside_word = false;
@@ -39,5 +42,5 @@ pub fn translate(schema: &str, sql: &str, parameters: &[ValueRef<'_>]) -> Result
         out.push(character);
         rest = &rest[character.len_utf8()..];
     }
-    Ok((out, taken))
+    Ok((out, taken(parameters)?))
 }

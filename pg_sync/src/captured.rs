@@ -220,7 +220,7 @@ pub unsafe fn attribute<'d>(descriptor: TupleDesc, place: usize) -> &'d pg_sys::
     }
 }
 
-fn same_image(a: Datum, b: Datum, by_value: bool, length: i16) -> bool {
+pub fn same_image(a: Datum, b: Datum, by_value: bool, length: i16) -> bool {
     // SAFETY: both are values of one type, which is stored in this way.
     unsafe {
         let bytes = |datum: Datum, size: usize| std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), size);

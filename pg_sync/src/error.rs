@@ -21,6 +21,17 @@ pub fn raise(error: Error) -> ! {
     unreachable!("an error was reported and did not end the statement")
 }
 
+/// Keeps what a client sees of an error to what the error says: no stack of ours is taken for it, which also costs much where rows are
+/// refused. Only a panic that is none of the server's errors is described, in the server's log.
+pub fn take_no_stacks() {
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        if !(payload.is::<CaughtError>() || payload.is::<ErrorReport>() || payload.is::<ErrorReportWithLevel>()) {
+            eprintln!("pg_sync: {panic}");
+        }
+    }));
+}
+
 /// What the server has raised, as the core sees it.
 pub fn caught(error: Box<CaughtError>) -> EngineError {
     match *error {

@@ -1,7 +1,7 @@
 //! PostgreSQL as the core's host. Made for one call of an SQL function and dropped with it.
 #![allow(unsafe_code)]
 
-use crate::bookkeeping::translate;
+use crate::bookkeeping::{taken, translate};
 use crate::definer::{Definer, SafePath};
 use crate::error::caught;
 use crate::extension::Extension;
@@ -9,13 +9,14 @@ use crate::quote::{c_string, rows_of};
 use crate::spi::{self, View};
 use crate::tables::TablePlan;
 use crate::transaction::{Unit, catch, in_subtransaction};
-use crate::{counter, describe, fence, install, locks, log, references, relation, resolver, rights, rows};
+use crate::{counter, describe, fence, install, locks, log, orphans, references, relation, resolver, rights, rows, together};
 use pgrx::pg_sys;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use sync_shared::{
-    CaptureState, Catalog, Description, Error, GroupRows, Host, Label, LogEntry, LogRange, Operation, Result, Row, RowFailure, Scope, Table, Target,
-    Touched, Value, ValueRef, Violation, Written,
+    CaptureState, Catalog, Description, Error, GroupRows, Host, Label, LogEntry, LogRange, Operation, PutRow, Result, Row, RowFailure, Scope, Table,
+    Target, Together, Touched, Value, ValueRef, Violation, Written,
 };
 
 pub struct PgHost {
@@ -24,7 +25,7 @@ pub struct PgHost {
     /// By `Table::id`.
     plans: HashMap<i64, Rc<TablePlan>>,
     /// Rows that are there and locked, and tables that are, each with the number of units of work that were open then.
-    held: HashMap<(i64, String), usize>,
+    held: HashMap<i64, HashMap<String, usize>>,
     locked_tables: HashMap<i64, usize>,
     /// Rows are written in a subtransaction each: one of them has failed without.
     careful: bool,
@@ -95,6 +96,11 @@ impl PgHost {
         })
     }
 
+    /// From now on a row that is refused undoes nothing but itself.
+    pub fn be_careful(&mut self) {
+        self.careful = true;
+    }
+
     /// Undoes every unit of work that is open. An error that leaves one open would leave the session in a transaction of its own.
     pub fn abandon(&mut self) {
         while let Some(unit) = self.units.pop() {
@@ -103,15 +109,18 @@ impl PgHost {
     }
 
     pub fn holds(&self, table: i64, pk_value: &str) -> bool {
-        self.held.contains_key(&(table, pk_value.to_owned()))
+        self.held.get(&table).is_some_and(|rows| rows.contains_key(pk_value))
     }
 
     pub fn hold(&mut self, table: i64, pk_value: &str) {
-        self.held.entry((table, pk_value.to_owned())).or_insert(self.units.len());
+        let depth = self.units.len();
+        self.held.entry(table).or_default().entry(pk_value.to_owned()).or_insert(depth);
     }
 
     pub fn release(&mut self, table: i64, pk_value: &str) {
-        self.held.remove(&(table, pk_value.to_owned()));
+        if let Some(rows) = self.held.get_mut(&table) {
+            rows.remove(pk_value);
+        }
     }
 
     pub fn is_table_locked(&self, table: i64) -> bool {
@@ -134,6 +143,21 @@ impl Host for PgHost {
         let (sql, parameters) = translate(&self.extension.schema_name, sql, parameters)?;
         let _definer = Definer::enter(self.extension.owner);
         spi::execute(&sql, &parameters)
+    }
+
+    fn execute_all(&mut self, sql: &str, all: &[Vec<ValueRef<'_>>]) -> Result<()> {
+        let _definer = Definer::enter(self.extension.owner);
+        // NULL is written into a statement: there is one for each set of columns that have it.
+        let mut translated: HashMap<Vec<bool>, String> = HashMap::new();
+        for parameters in all {
+            let nulls = parameters.iter().map(|p| matches!(p, ValueRef::Null)).collect();
+            let sql = match translated.entry(nulls) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(translate(&self.extension.schema_name, sql, parameters)?.0),
+            };
+            spi::execute(sql, &taken(parameters)?)?;
+        }
+        Ok(())
     }
 
     fn query(
@@ -187,9 +211,12 @@ impl Host for PgHost {
         unit.end(keep && !self.broken);
         // A lock that was taken within the unit goes with it, or is the outer one's.
         let outer = self.units.len();
-        self.held.retain(|_, depth| keep || *depth <= outer);
+        for locks in self.held.values_mut() {
+            locks.retain(|_, depth| keep || *depth <= outer);
+            locks.values_mut().for_each(|depth| *depth = outer.min(*depth));
+        }
         self.locked_tables.retain(|_, depth| keep || *depth <= outer);
-        self.held.values_mut().chain(self.locked_tables.values_mut()).for_each(|depth| *depth = outer.min(*depth));
+        self.locked_tables.values_mut().for_each(|depth| *depth = outer.min(*depth));
         if !keep {
             self.broken = false;
             self.self_id = None;
@@ -334,6 +361,18 @@ impl Host for PgHost {
         log_unchanged: bool,
     ) -> Result<Written, RowFailure> {
         rows::put_row(self, table, values, label, log_unchanged)
+    }
+
+    fn puts_together(&mut self, table: &Table) -> Result<bool> {
+        together::puts_together(self, table)
+    }
+
+    fn put_rows(&mut self, table: &Table, rows: &[PutRow<'_>]) -> Result<Together> {
+        together::put_rows(self, table, rows)
+    }
+
+    fn orphans(&mut self, catalog: &Catalog, table: &Table, rows: &[&[Option<Value>]]) -> Result<Vec<Violation>> {
+        orphans::orphans(self, catalog, table, rows)
     }
 
     fn remove_row(

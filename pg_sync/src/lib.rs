@@ -30,6 +30,7 @@ mod install;
 mod locks;
 mod log;
 mod notify;
+mod orphans;
 mod pending;
 mod pinned;
 mod policy;
@@ -44,6 +45,7 @@ mod shown;
 mod sparing;
 mod spi;
 mod tables;
+mod together;
 mod transaction;
 
 pgrx::pg_module_magic!();
@@ -56,6 +58,7 @@ extension_sql_file!("../../sql/postgres/rights.sql", name = "rights", finalize);
 /// Called by the server when it loads the library.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    error::take_no_stacks();
     notify::register();
     sparing::register();
 }

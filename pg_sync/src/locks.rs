@@ -49,7 +49,7 @@ fn lock_each(host: &mut PgHost, catalog: &Catalog, rows: &Rows) -> Result<Vec<us
             // Whoever may delete may lock the table.
             continue;
         }
-        if let [only] = key.as_slice() {
+        if let ([only], true) = (key.as_slice(), plan.has_array_of_keys()) {
             of_table.push((pk_value, only));
             if rest.peek().is_some_and(|((next, _), _)| next == id) {
                 continue;

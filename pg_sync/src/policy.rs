@@ -73,7 +73,7 @@ impl Policy {
         let Some(sql) = self.sql.as_deref().filter(|_| self.needed.iter().all(|name| image.contains_key(name))) else { return Ok(false) };
         let asked = in_subtransaction(|| {
             let row = Parameter { oid: self.row_type(), datum: Some(self.row(image)) };
-            spi::read_sheltered(sql, &[row], |rows| Ok(rows.len() > 0))
+            spi::read_sheltered(sql, &[row], 1, |rows| Ok(rows.len() > 0))
         });
         match asked {
             Ok(shows) => shows,

@@ -102,7 +102,7 @@ fn missing_parent(
 }
 
 /// The row that is missing, if the reference is to the primary key of a tracked table.
-fn parent_hash(catalog: &Catalog, table: &Table, reference: &Reference, row: &[Value]) -> Result<Option<RowHash>> {
+pub fn parent_hash(catalog: &Catalog, table: &Table, reference: &Reference, row: &[Value]) -> Result<Option<RowHash>> {
     let Some((_, parent)) = catalog.tracked().find(|(_, t)| t.table_name == reference.parent) else { return Ok(None) };
     let value = |column: usize| {
         let place = reference.parent_columns.iter().position(|c| *c == parent.columns[column].name)?;

@@ -52,6 +52,7 @@ pub struct LiveColumn {
     pub name: String,
     pub oid: Oid,
     pub typmod: i32,
+    pub collation: Oid,
     pub number: i16,
     /// It numbers itself, or has another default.
     pub has_default: bool,
@@ -69,9 +70,9 @@ pub fn columns(relation: Oid) -> Vec<LiveColumn> {
             if attribute.attisdropped || attribute.attgenerated != 0 {
                 continue;
             }
-            let (oid, typmod, number) = (attribute.atttypid, attribute.atttypmod, attribute.attnum);
+            let (oid, typmod, collation, number) = (attribute.atttypid, attribute.atttypmod, attribute.attcollation, attribute.attnum);
             let has_default = attribute.atthasdef || attribute.attidentity != 0;
-            columns.push(LiveColumn { name: owned(attribute.attname.data.as_ptr()), oid, typmod, number, has_default });
+            columns.push(LiveColumn { name: owned(attribute.attname.data.as_ptr()), oid, typmod, collation, number, has_default });
         }
         pg_sys::relation_close(open, pg_sys::NoLock as i32);
         columns

@@ -6,11 +6,36 @@
 use crate::append;
 use crate::definer::Definer;
 use crate::host::PgHost;
-use crate::pending::{self, Logged, Pending};
+use crate::pending::{self, Logged, Pending, PendingRow};
 use crate::pinned::Pinned;
 use crate::spi::{self, Parameter, View};
 use crate::tables::TablePlan;
-use sync_shared::{Error, Label, Operation, Result, Row, RowFailure, Table, Value, Written};
+use sync_shared::{Label, Operation, Result, Row, RowFailure, Table, Value, Written};
+
+/// A row as the server takes it.
+pub struct Converted {
+    /// Of the columns that are given.
+    pub values: Vec<Parameter>,
+    pub key: Vec<Parameter>,
+    pub pk_value: String,
+}
+
+/// The columns that have a value.
+pub fn given(values: &[Option<Value>]) -> Vec<usize> {
+    (0..values.len()).filter(|&c| values[c].is_some()).collect()
+}
+
+/// Converts a row. Input functions may raise.
+pub fn convert(plan: &TablePlan, given: &[usize], row: &[Option<Value>]) -> Result<Converted, RowFailure> {
+    let mut values = Vec::with_capacity(given.len());
+    for &column in given {
+        let value = row[column].as_ref().unwrap_or(&Value::Null);
+        values.push(plan.parameter(column, value).map_err(mismatch)?);
+    }
+    let key: Vec<Parameter> = plan.key.iter().map(|k| values[given.iter().position(|g| g == k).unwrap_or(0)]).collect();
+    let pk_value = plan.write_key(&key)?;
+    Ok(Converted { values, key, pk_value })
+}
 
 pub fn put_row(
     host: &mut PgHost,
@@ -20,30 +45,13 @@ pub fn put_row(
     log_unchanged: bool,
 ) -> Result<Written, RowFailure> {
     let plan = host.plan(table)?;
-    let given: Vec<usize> = (0..values.len()).filter(|&c| values[c].is_some()).collect();
-    let key_values: Vec<Value> = table.key.iter().map(|&k| values[k].clone().unwrap_or(Value::Null)).collect();
+    let given = given(values);
     let written = host.guarded(|host| {
-        let mut parameters = Vec::with_capacity(given.len());
-        for &column in &given {
-            let value = values[column].as_ref().unwrap_or(&Value::Null);
-            parameters.push(plan.parameter(column, value).map_err(mismatch)?);
-        }
-        let key: Vec<Parameter> =
-            table.key.iter().map(|k| parameters[given.iter().position(|g| g == k).unwrap_or(0)]).collect();
-        let pk_value = plan.write_key(&key)?;
-        let wanted = given.iter().zip(&parameters).map(|(&column, parameter)| {
-            let mut json = String::new();
-            match parameter.datum {
-                None => json.push_str("null"),
-                Some(datum) => plan.columns[column].form.write_json(&mut json, datum)?,
-            }
-            Ok::<_, Error>((plan.columns[column].name.clone(), json))
-        });
-        let wanted: Vec<(String, String)> = wanted.collect::<Result<_>>()?;
-        let pending = |label: &Label| Pending { table: table.id, pk_value: pk_value.clone(), values: Some(wanted.clone()), label: *label, entry: None };
-        write_row(host, &plan, &given, &parameters, (&key, &pk_value), label.map(pending))
+        let row = convert(&plan, &given, values)?;
+        write_row(host, &plan, &given, &row, label)
     })?;
-    log_anyway(host, table, &key_values, Operation::Update, written, label, log_unchanged)
+    let key = || table.key.iter().map(|&k| values[k].clone().unwrap_or(Value::Null)).collect();
+    log_anyway(host, table, key, Operation::Update, written, label, log_unchanged)
 }
 
 pub fn remove_row(
@@ -58,13 +66,13 @@ pub fn remove_row(
         let key = plan.key_parameters(key).map_err(mismatch)?;
         let pk_value = plan.write_key(&key)?;
         let before = append::count();
-        let pending = label.map(|label| Pending { table: table.id, pk_value: pk_value.clone(), values: None, label: *label, entry: None });
+        let pending = label.map(|label| PendingRow { pk_value: pk_value.clone(), values: None, label: *label });
         let (mut count, mut entry) = (0, None);
         let is_ours = host.holds(plan.id, &pk_value) || host.is_table_locked(plan.id);
         // Without the right to lock or to delete the statement says what is missing.
         let is_ours = is_ours || !plan.can_lock() || !plan.can_lock_table();
         if is_ours {
-            (count, entry) = run(&plan.delete_row(), &key, pending)?;
+            (count, entry) = run(&plan, &[], &plan.delete_row(), &key, pending)?;
         }
         if count == 0 && is_there(&plan, &key)? {
             return Err(if is_ours { ignored() } else { overtaken(host, &plan, &key, &pk_value)? });
@@ -75,7 +83,7 @@ pub fn remove_row(
         host.release(plan.id, &pk_value);
         Ok(written(before, entry, count > 0))
     })?;
-    log_anyway(host, table, key, Operation::Delete, written, label, log_unchanged)
+    log_anyway(host, table, || key.to_vec(), Operation::Delete, written, label, log_unchanged)
 }
 
 /// A row's synced columns.
@@ -97,18 +105,23 @@ pub fn stream_rows(host: &mut PgHost, table: &Table, visit: &mut dyn FnMut(&dyn 
     spi::stream(&plan.select_in_order(), &[], View::Latest, |rows, row| visit(&spi::OwnedRow(plan.values(rows, row)?)))
 }
 
-fn write_row(
+/// Updates the row if it is there, else inserts it.
+pub fn write_row(
     host: &mut PgHost,
     plan: &TablePlan,
     given: &[usize],
-    parameters: &[Parameter],
-    (key, pk_value): (&[Parameter], &str),
-    pending: Option<Pending>,
+    row: &Converted,
+    label: Option<&Label>,
 ) -> Result<Written, RowFailure> {
+    let Converted { values, key, pk_value } = row;
+    let pending = || {
+        let values = || values.iter().map(|value| value.datum).collect();
+        label.map(|label| PendingRow { pk_value: pk_value.clone(), values: Some(values()), label: *label })
+    };
     let before = append::count();
     if host.holds(plan.id, pk_value) || (host.is_table_locked(plan.id) && is_there(plan, key)?) {
         let Some(update) = plan.update_row(given) else { return Ok(Written::default()) };
-        let (count, entry) = run(&update, parameters, pending.clone())?;
+        let (count, entry) = run(plan, given, &update, values, pending())?;
         if count > 0 {
             return Ok(written(before, entry, true));
         }
@@ -118,10 +131,10 @@ fn write_row(
         // What was written before, or its cascades, has removed the row.
         host.release(plan.id, pk_value);
     }
-    let (count, entry) = run(&plan.insert_row(given), parameters, pending.clone())?;
+    let (count, entry) = run(plan, given, &plan.insert_row(given), values, pending())?;
     if count > 0 {
         host.hold(plan.id, pk_value);
-        crate::identity::advance(plan, given, parameters);
+        crate::identity::advance(plan, given, values);
         return Ok(written(before, entry, true));
     }
     match is_there(plan, key)? {
@@ -129,7 +142,7 @@ fn write_row(
         // Without the right to update there is no right to lock: this says so.
         true => {
             let update = plan.update_row(given).unwrap_or_else(|| plan.find_row());
-            let (count, entry) = run(&update, parameters, pending)?;
+            let (count, entry) = run(plan, given, &update, values, pending())?;
             Ok(written(before, entry, count > 0))
         }
         false => Err(ignored()),
@@ -146,16 +159,18 @@ fn overtaken(host: &mut PgHost, plan: &TablePlan, key: &[Parameter], pk_value: &
 }
 
 /// Runs a statement that writes one row; returns the rows written, and the row's entry.
-fn run(sql: &str, parameters: &[Parameter], pending: Option<Pending>) -> Result<(u64, Option<Logged>)> {
+fn run(
+    plan: &TablePlan,
+    given: &[usize],
+    sql: &str,
+    parameters: &[Parameter],
+    pending: Option<PendingRow>,
+) -> Result<(u64, Option<Logged>)> {
+    let Some(row) = pending else { return Ok((spi::execute(sql, parameters)?, None)) };
     let mut count = Ok(0);
-    let entry = match pending {
-        None => {
-            count = spi::execute(sql, parameters);
-            None
-        }
-        Some(pending) => pending::with(pending, || count = spi::execute(sql, parameters)),
-    };
-    count.map(|count| (count, entry))
+    let pending = Pending { table: plan.id, columns: plan.written(given), rows: vec![row] };
+    let entries = pending::with(pending, || count = spi::execute(sql, parameters));
+    Ok((count?, entries.into_iter().next().flatten()))
 }
 
 fn is_there(plan: &TablePlan, key: &[Parameter]) -> Result<bool> {
@@ -169,10 +184,10 @@ fn is_hidden(plan: &TablePlan, key: &[Parameter]) -> Result<bool> {
 }
 
 /// Logs a row that was as it should be already, or a delete of a row that was not there.
-fn log_anyway(
+pub fn log_anyway(
     host: &mut PgHost,
     table: &Table,
-    key: &[Value],
+    key: impl FnOnce() -> Vec<Value>,
     operation: Operation,
     written: Written,
     label: Option<&Label>,
@@ -181,7 +196,7 @@ fn log_anyway(
     if written.version.is_some() || !log_unchanged {
         return Ok(written);
     }
-    let version = crate::log::log_row(host, table, key, operation, label)?;
+    let version = crate::log::log_row(host, table, &key(), operation, label)?;
     Ok(Written { version: Some(version), ..written })
 }
 

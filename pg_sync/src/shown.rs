@@ -9,14 +9,15 @@ use crate::host::PgHost;
 use crate::log::{self, Stored};
 use crate::policy::Policy;
 use crate::rights::{Access, access};
-use crate::spi;
+use crate::spi::{self, Parameter};
 use crate::tables::TablePlan;
 use std::collections::HashMap;
 use std::rc::Rc;
 use sync_shared::{Catalog, Error, Kind, LogEntry, LogRange, LogText, Operation, Result, Value};
 
-/// Entries that are looked at together.
-const AT_A_TIME: usize = 500;
+/// Entries that are looked at together: few at first, for often not many are asked for.
+const FIRST_AT_A_TIME: usize = 32;
+const MOST_AT_A_TIME: usize = 512;
 
 enum View {
     Hidden,
@@ -53,24 +54,30 @@ pub fn read(host: &mut PgHost, catalog: &Catalog, range: LogRange, visit: &mut d
     if views.is_empty() {
         return log::read(host, catalog, range, &mut |entry, _| visit(entry));
     }
-    let mut after = range.after;
+    let (mut after, mut at_a_time) = (range.after, FIRST_AT_A_TIME);
     loop {
-        let kept = keep(host, catalog, LogRange { after, ..range })?;
-        for entry in &kept {
+        let kept = keep(host, catalog, LogRange { after, ..range }, at_a_time)?;
+        let mut rows = visible_rows(&views, catalog, &kept)?;
+        for (entry, row) in kept.iter().zip(&mut rows) {
             let shown = match views.get(&catalog.tables[entry.table].id) {
                 None => Shown::AsLogged,
                 Some(View::Hidden) => Shown::Nothing,
                 Some(View::Columns) => Shown::Columns,
-                Some(View::Rows(plan, policy)) => look_at(plan, policy, catalog, entry)?,
+                Some(View::Rows(_, policy)) => match (row.take(), &entry.image) {
+                    (Some(row), _) => Shown::Row(row),
+                    (None, Some(image)) if policy.shows(image)? => Shown::Gone,
+                    _ => Shown::Nothing,
+                },
             };
             if !show(catalog, entry, &shown, visit)? {
                 return Ok(());
             }
         }
         match kept.last() {
-            Some(last) if kept.len() == AT_A_TIME => after = last.version,
+            Some(last) if kept.len() == at_a_time => after = last.version,
             _ => return Ok(()),
         }
+        at_a_time = MOST_AT_A_TIME.min(2 * at_a_time);
     }
 }
 
@@ -90,7 +97,7 @@ fn views(host: &mut PgHost, catalog: &Catalog) -> Result<HashMap<i64, View>> {
     Ok(views)
 }
 
-fn keep(host: &mut PgHost, catalog: &Catalog, range: LogRange) -> Result<Vec<Kept>> {
+fn keep(host: &mut PgHost, catalog: &Catalog, range: LogRange, at_a_time: usize) -> Result<Vec<Kept>> {
     let mut kept = Vec::new();
     log::read(host, catalog, range, &mut |entry, image| {
         let text = entry.text.ok_or_else(|| Error::corrupt("an entry without its text"))?;
@@ -106,28 +113,40 @@ fn keep(host: &mut PgHost, catalog: &Catalog, range: LogRange) -> Result<Vec<Kep
             payload: text.payload.map(str::to_owned),
             image: image.map(str::to_owned),
         });
-        Ok(kept.len() < AT_A_TIME)
+        Ok(kept.len() < at_a_time)
     })?;
     Ok(kept)
 }
 
-fn look_at(plan: &TablePlan, policy: &Policy, catalog: &Catalog, entry: &Kept) -> Result<Shown> {
-    if entry.operation != Operation::Delete {
-        let key = Stored::new(&catalog.tables[entry.table], &entry.pk_value).key()?;
-        if let Some(row) = visible_row(plan, &key)? {
-            return Ok(Shown::Row(row));
+/// For each entry that is no delete, of a table with row-level security: the payload of its row, if the caller may see it.
+fn visible_rows(views: &HashMap<i64, View>, catalog: &Catalog, kept: &[Kept]) -> Result<Vec<Option<String>>> {
+    let mut found: Vec<Option<String>> = kept.iter().map(|_| None).collect();
+    for (index, table) in catalog.tables.iter().enumerate() {
+        let Some(View::Rows(plan, _)) = views.get(&table.id) else { continue };
+        let (mut keys, mut places): (Vec<Parameter>, Vec<(String, usize)>) = (Vec::new(), Vec::new());
+        for (place, entry) in kept.iter().enumerate().filter(|(_, entry)| entry.table == index && entry.operation != Operation::Delete) {
+            let key = Stored::new(table, &entry.pk_value).key()?;
+            match plan.key_if_possible(&key).as_deref() {
+                Some([only]) if plan.has_exact_key && plan.has_array_of_keys() => {
+                    places.push((plan.write_key(&[*only])?, place));
+                    keys.push(*only);
+                }
+                _ => found[place] = visible_row(plan, &key)?,
+            }
         }
+        let Some(array) = spi::array(&keys) else { continue };
+        let rows: HashMap<String, String> = spi::read_sheltered(&plan.select_rows(), &[array], spi::EVERY_ROW, |rows| {
+            (0..rows.len()).map(|row| Ok((plan.write_key_of(rows, row)?, plan.write_payload(rows, row)?))).collect()
+        })?;
+        places.iter().for_each(|(text, place)| found[*place] = rows.get(text).cloned());
     }
-    match &entry.image {
-        Some(image) if policy.shows(image)? => Ok(Shown::Gone),
-        _ => Ok(Shown::Nothing),
-    }
+    Ok(found)
 }
 
 /// The payload of a row that the caller may see.
 pub fn visible_row(plan: &TablePlan, key: &[Value]) -> Result<Option<String>> {
     let Some(key) = plan.key_if_possible(key) else { return Ok(None) };
-    spi::read_sheltered(&plan.select_row(), &key, |rows| match rows.len() {
+    spi::read_sheltered(&plan.select_row(), &key, 1, |rows| match rows.len() {
         0 => Ok(None),
         _ => plan.write_payload(rows, 0).map(Some),
     })

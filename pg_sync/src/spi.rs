@@ -208,10 +208,17 @@ pub fn stream(
     }
 }
 
-/// Reads at most a few rows as the caller. What is written in the query means the same whatever the caller's search path is; the
+/// As the number of rows that are read at most.
+pub const EVERY_ROW: std::ffi::c_long = std::ffi::c_long::MAX;
+
+/// Reads at most so many rows as the caller. What is written in the query means the same whatever the caller's search path is; the
 /// functions that it leads to, in policies for one, run under the caller's.
-pub fn read_sheltered<T>(sql: &str, parameters: &[Parameter], visit: impl FnOnce(&Rows) -> Result<T>) -> Result<T> {
-    const MOST_ROWS: std::ffi::c_long = 10;
+pub fn read_sheltered<T>(
+    sql: &str,
+    parameters: &[Parameter],
+    most_rows: std::ffi::c_long,
+    visit: impl FnOnce(&Rows) -> Result<T>,
+) -> Result<T> {
     let (mut values, nulls) = arrays(parameters);
     // SAFETY: as in `stream`. A query is analysed when its cursor is opened, and not again.
     unsafe {
@@ -223,7 +230,7 @@ pub fn read_sheltered<T>(sql: &str, parameters: &[Parameter], visit: impl FnOnce
             pg_sys::PopActiveSnapshot();
             portal
         };
-        pg_sys::SPI_cursor_fetch(portal, true, MOST_ROWS);
+        pg_sys::SPI_cursor_fetch(portal, true, most_rows);
         let table = pg_sys::SPI_tuptable;
         let result = visit(&Rows { table });
         pg_sys::SPI_freetuptable(table);

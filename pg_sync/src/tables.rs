@@ -3,11 +3,16 @@
 
 use crate::convert::ColumnType;
 use crate::form::Form;
+use crate::orphans::Key;
+use crate::pending::{Written, WrittenColumns};
 use crate::quote::{Identifier, list, qualified, rows_of};
 use crate::relation;
 use crate::sparing;
 use crate::spi::{Parameter, Rows};
+use crate::together::Sets;
 use pgrx::pg_sys::{self, Oid};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
 use sync_shared::{Error, Result, Table, Value};
 
 pub struct TablePlan {
@@ -26,8 +31,15 @@ pub struct TablePlan {
     members: Vec<String>,
     /// The sequences that number columns.
     pub sequences: Vec<Option<Oid>>,
+    /// Is the key one column, whose values are only equal if they are written in the same way?
+    pub has_exact_key: bool,
     /// Can the key decide an ON CONFLICT?
-    has_arbiter: bool,
+    pub has_arbiter: bool,
+    /// Found out when it is asked for.
+    pub sets: Cell<Option<Sets>>,
+    pub foreign_keys: OnceCell<Rc<[Key]>>,
+    /// What [`TablePlan::written`] gave last.
+    written: RefCell<Option<(Vec<usize>, WrittenColumns)>>,
 }
 
 impl TablePlan {
@@ -42,8 +54,13 @@ impl TablePlan {
             columns.push(ColumnType::new(&found.name, found.oid, found.typmod));
             sequences.push(if found.has_default { relation::sequence_of(oid, &found.name)? } else { None });
         }
+        let has_exact_key = match table.key.as_slice() {
+            [only] => is_exact(&columns[*only], live.iter().find(|l| l.name == columns[*only].name).map_or(Oid::INVALID, |l| l.collation)),
+            _ => false,
+        };
         Ok(TablePlan {
             id: table.id,
+            has_exact_key,
             relation: oid,
             name: qualified(oid),
             rows: rows_of(oid),
@@ -53,6 +70,9 @@ impl TablePlan {
             key_members: table.key_members.clone(),
             members: table.columns.iter().map(|c| c.member.clone()).collect(),
             has_arbiter: relation::key_is_immediate(oid),
+            sets: Cell::new(None),
+            foreign_keys: OnceCell::new(),
+            written: RefCell::new(None),
         })
     }
 
@@ -66,12 +86,25 @@ impl TablePlan {
         self.may(pg_sys::ACL_UPDATE) || self.may(pg_sys::ACL_DELETE)
     }
 
-    fn may(&self, right: u32) -> bool {
+    /// Does row-level security apply to the caller?
+    pub fn has_policies(&self) -> bool {
+        // SAFETY: a look-up in the catalogue.
+        unsafe { pg_sys::check_enable_rls(self.relation, pg_sys::GetUserId(), true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 }
+    }
+
+    /// Has the caller this right on the whole table?
+    pub fn may(&self, right: u32) -> bool {
         // SAFETY: look-ups in the catalogue.
         unsafe {
             let right = pg_sys::AclMode::from(right);
             pg_sys::pg_class_aclcheck(self.relation, pg_sys::GetUserId(), right) == pg_sys::AclResult::ACLCHECK_OK
         }
+    }
+
+    /// Is the key one column, of a type of which there are arrays?
+    pub fn has_array_of_keys(&self) -> bool {
+        // SAFETY: a look-up in the catalogue.
+        self.key.len() == 1 && unsafe { pg_sys::get_array_type(self.columns[self.key[0]].oid) } != Oid::INVALID
     }
 
     /// The values of a key as parameters; the error is a sentence.
@@ -140,6 +173,20 @@ impl TablePlan {
         (0..self.columns.len()).map(value).collect()
     }
 
+    /// The columns that are given, as what is pending has them.
+    pub fn written(&self, given: &[usize]) -> WrittenColumns {
+        let mut kept = self.written.borrow_mut();
+        match &*kept {
+            Some((of, written)) if of == given => written.clone(),
+            _ => {
+                let written = given.iter().map(|&c| Written { name: self.columns[c].name.clone(), form: self.columns[c].form.clone() });
+                let written: WrittenColumns = written.collect();
+                *kept = Some((given.to_vec(), written.clone()));
+                written
+            }
+        }
+    }
+
     // --- statements
 
     fn column_list(&self) -> String {
@@ -188,6 +235,12 @@ impl TablePlan {
         format!("{} WHERE {}", self.select(), self.key_condition(1))
     }
 
+    /// As `select_row`, for the keys of an array, where the key is one column.
+    pub fn select_rows(&self) -> String {
+        let key = &self.columns[self.key[0]];
+        format!("{} WHERE {} {} ANY ($1)", self.select(), Identifier(&key.name), key.equals)
+    }
+
     pub fn lock_row(&self) -> String {
         format!("SELECT 1 FROM {} WHERE {} FOR NO KEY UPDATE", self.rows, self.key_condition(1))
     }
@@ -215,6 +268,18 @@ impl TablePlan {
         format!("INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE VALUES ({}){conflict}", self.name, slots.join(", "))
     }
 
+    /// As `insert_row`, for the rows of an array of the table's own type, in their order.
+    pub fn insert_rows(&self, given: &[usize]) -> String {
+        let columns = list(given.iter().map(|&c| self.columns[c].name.as_str()));
+        let values: Vec<String> = given.iter().map(|&c| format!("u.{}", Identifier(&self.columns[c].name))).collect();
+        let key = list(self.key.iter().map(|&k| self.columns[k].name.as_str()));
+        format!(
+            "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {} FROM pg_catalog.unnest($1) AS u ON CONFLICT ({key}) DO NOTHING",
+            self.name,
+            values.join(", ")
+        )
+    }
+
     /// Updates these columns; None if only the key is given.
     pub fn update_row(&self, given: &[usize]) -> Option<String> {
         let slot = |column: usize| given.iter().position(|&g| g == column).map_or(0, |place| place + 1);
@@ -225,5 +290,15 @@ impl TablePlan {
             .collect();
         let key: Vec<String> = self.key.iter().map(|&k| self.equals(k, slot(k))).collect();
         (!set.is_empty()).then(|| format!("UPDATE {} SET {} WHERE {}", self.rows, set.join(", "), key.join(" AND ")))
+    }
+}
+
+/// Are values of a column only equal if they are written in the same way?
+fn is_exact(column: &ColumnType, collation: Oid) -> bool {
+    match column.form {
+        Form::Boolean | Form::Int2 | Form::Int4 | Form::Int8 | Form::Uuid | Form::Date | Form::Timestamp | Form::TimestampTz | Form::Bytea => true,
+        // SAFETY: a look-up in the catalogue.
+        Form::Text => collation == Oid::INVALID || unsafe { pg_sys::get_collation_isdeterministic(collation) },
+        _ => false,
     }
 }

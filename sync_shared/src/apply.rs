@@ -192,7 +192,10 @@ fn apply_incoming(
     peer: &Peer,
     answer: &mut Answer,
 ) -> Result<()> {
-    let mut blocked: HashSet<NeighbourRow> = rejection::outlines(host)?.into_iter().map(|o| o.row).collect();
+    // What another writer logs from here on may be what a change waits for, and came too late for it.
+    let mut looked_to = host.head()?;
+    let mut outlines = rejection::outlines(host)?;
+    let mut blocked: HashSet<NeighbourRow> = outlines.iter().map(|o| o.row).collect();
     let any_parked = !blocked.is_empty();
     let (mut ready, mut places, mut waiting) = (Vec::with_capacity(incoming.len()), Vec::new(), Vec::new());
     for (place, incoming) in incoming.into_iter().enumerate() {
@@ -229,23 +232,24 @@ fn apply_incoming(
         return Ok(());
     }
     waiting.sort_by_key(|w| w.place);
-    let mut came = HashSet::new();
-    for Waiting { change, row, reason, .. } in waiting {
-        answer.reject(&change, &reason);
-        rejection::store(host, &change, (peer.id, peer.of_change(&change).boundary), &row, &reason)?;
-        came.insert((peer.id, row));
+    waiting.iter().for_each(|w| answer.reject(&w.change, &w.reason));
+    let mut new = Vec::with_capacity(waiting.len());
+    for Waiting { change, row, reason, .. } in &waiting {
+        new.push(rejection::New { change, via: peer.id, seen_version: peer.of_change(change).boundary, row_hash: *row, reason });
     }
+    rejection::store(host, &new)?;
     if any_parked {
-        let outlines = rejection::outlines(host)?;
+        looked_to = host.head()?;
+        outlines.extend(rejection::outlines_after(host, outlines.last().map_or(0, |o| o.id))?);
+        let came = waiting.iter().map(|w| (peer.id, w.row)).collect();
         let ids = match session.retried_version {
             Some(version) => worth_trying(&outlines, &rows_since(host, &session.catalog, version)?, &came),
             None => outlines.iter().map(|o| o.id).collect(),
         };
         retry_rejections(host, session, ids, answer)?;
     }
-    let head = host.head()?;
-    session.retried_version = Some(head);
-    state::set_integer(host, "retried_version", head)
+    session.retried_version = Some(looked_to);
+    state::set_integer(host, "retried_version", looked_to)
 }
 
 /// The rows that were written since a version.

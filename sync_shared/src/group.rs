@@ -5,19 +5,19 @@
 //! of a row that waits queues behind it.
 
 use crate::ancestor::Ancestors;
+use crate::attempt::Attempt;
 use crate::batch::BatchKind;
 use crate::catalog::Catalog;
-use crate::change::{Change, Operation};
-use crate::error::{Error, Result};
-use crate::host::{GroupRows, Host, Label, RowFailure, Target, Touched, Written, try_in_transaction};
+use crate::change::Change;
+use crate::error::Result;
+use crate::host::{GroupRows, Host, Target, Touched, try_in_transaction};
 use crate::newest::Wanted;
 use crate::payload::Bound;
-use crate::plan::{Action, Plan, find_ancestors, find_entries, plan};
 use crate::rejection::{NeighbourRow, Reason, WAITS_FOR_PARENT};
 use crate::session::Session;
 use crate::table::RowHash;
-use crate::unseen::{Peer, forget, mark_won};
-use std::collections::{HashMap, HashSet};
+use crate::unseen::Peer;
+use std::collections::HashMap;
 
 /// A change that is to be applied.
 pub struct Item<'a> {
@@ -56,7 +56,7 @@ impl Item<'_> {
         by_server || self.change.stamp >= newest
     }
 
-    fn target(&self) -> Target<'_> {
+    pub fn target(&self) -> Target<'_> {
         Target { table: self.table, key: &self.bound.key, operation: self.change.operation }
     }
 }
@@ -79,13 +79,7 @@ pub fn apply_group(host: &mut dyn Host, session: &mut Session<'_>, items: &[Item
             host.end(false)?;
             return Err(error);
         }
-        let mut attempt = Attempt {
-            items,
-            out: &out,
-            outcomes: vec![None; items.len()],
-            touched: Vec::new(),
-            waiting: HashSet::new(),
-        };
+        let mut attempt = Attempt::new(items, &out);
         let result = host.begin_rows(&rows_of(session, items)).and_then(|()| attempt.run(host, session));
         host.end_rows();
         let violations = match &result {
@@ -158,134 +152,4 @@ pub fn apply_in_transaction<T>(
             result => return result,
         }
     }
-}
-
-struct Attempt<'i, 'a> {
-    items: &'i [Item<'a>],
-    /// Items that are left out, and why.
-    out: &'i HashMap<usize, Reason>,
-    outcomes: Vec<Option<Outcome>>,
-    /// (item, row) of what was written.
-    touched: Vec<(usize, Touched)>,
-    /// Rows of a neighbour's with a change that waits.
-    waiting: HashSet<NeighbourRow>,
-}
-
-impl Attempt<'_, '_> {
-    fn run(&mut self, host: &mut dyn Host, session: &mut Session<'_>) -> Result<()> {
-        let rows: Vec<Target<'_>> = self.items.iter().map(Item::target).collect();
-        host.lock_rows(&session.catalog, &rows)?;
-        session.fold_all(host, self.items)?;
-        session.entries = find_entries(host, session, self.items)?;
-        find_ancestors(host, session, self.items)?;
-        let mut pending: Vec<usize> = (0..self.items.len()).collect();
-        loop {
-            self.waiting.clear();
-            for &index in &pending {
-                let outcome = self.try_item(host, session, index)?;
-                if matches!(outcome, Outcome::Waits(_)) {
-                    self.waiting.insert(self.items[index].neighbour_row(&session.catalog)?);
-                }
-                self.outcomes[index] = Some(outcome);
-            }
-            let tried = pending.len();
-            pending.retain(|&index| matches!(self.outcomes[index], Some(Outcome::Waits(_))));
-            let may_succeed = |&index: &usize| match &self.outcomes[index] {
-                Some(Outcome::Waits(reason)) => reason.kind != "TypeMismatch" && !self.out.contains_key(&index),
-                _ => false,
-            };
-            if pending.len() == tried || !pending.iter().any(may_succeed) {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Another writer has made the row meanwhile.
-    fn plan_again(&self, host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>) -> Result<Plan> {
-        host.lock_rows(&session.catalog, &[item.target()])?;
-        session.fold_all(host, self.items)?;
-        session.entries = find_entries(host, session, self.items)?;
-        find_ancestors(host, session, self.items)?;
-        plan(host, session, item)
-    }
-
-    fn try_item(&mut self, host: &mut dyn Host, session: &mut Session<'_>, index: usize) -> Result<Outcome> {
-        if let Some(reason) = self.out.get(&index) {
-            return Ok(Outcome::Waits(reason.clone()));
-        }
-        let items = self.items;
-        let item = &items[index];
-        if let Some(reason) = session.condemned.get(&(item.peer.id, item.change.version)) {
-            return Ok(Outcome::Waits(reason.clone()));
-        }
-        if !self.waiting.is_empty() && self.waiting.contains(&item.neighbour_row(&session.catalog)?) {
-            return Ok(Outcome::Waits(Reason::queued()));
-        }
-        let mut plan = plan(host, session, item)?;
-        let written = loop {
-            match write(host, session, item, &plan) {
-                Ok(written) => break written,
-                Err(RowFailure::Overtaken) => plan = self.plan_again(host, session, item)?,
-                Err(RowFailure::Refused { kind, code, message }) => {
-                    return Ok(Outcome::Waits(Reason { kind, code, message, waits_for: None }));
-                }
-                Err(RowFailure::Lost(error)) => {
-                    session.condemned.insert((item.peer.id, item.change.version), Reason::of_engine(&error));
-                    return Err(Error::Engine(error));
-                }
-                Err(RowFailure::Fatal(error)) => return Err(error),
-            }
-        };
-        if let Some(conflict) = &plan.conflict {
-            conflict.record(host)?;
-        }
-        session.note_newest(item.origin, item.change.stamp);
-        if written.changed || written.caused_more {
-            let deleted = plan.deletes(item);
-            let key = item.bound.key.clone();
-            if !session.catalog.tables.iter().all(|t| t.references.is_empty()) {
-                self.touched.push((index, Touched { table: item.table, key, deleted }));
-            }
-        }
-        let conflict = plan.conflict.is_some();
-        Ok(match plan.action {
-            Action::Skip => Outcome::Skipped { conflict },
-            Action::Apply { .. } if written.version.is_none() && !written.changed => Outcome::Skipped { conflict },
-            _ => Outcome::Applied { conflict },
-        })
-    }
-}
-
-fn write(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>, plan: &Plan) -> Result<Written, RowFailure> {
-    let table = &session.catalog.tables[item.table];
-    let mut goes_back = false;
-    let written = match &plan.action {
-        Action::Skip => Written::default(),
-        Action::Apply { contested, log_unchanged } => {
-            goes_back = *contested;
-            let contested = *contested || (item.direction == BatchKind::Pull && item.change.contested);
-            let label = Label { origin: item.origin, stamp: item.change.stamp, via: Some(item.peer.id), contested };
-            match item.change.operation {
-                Operation::Delete => host.remove_row(table, &item.bound.key, Some(&label), *log_unchanged)?,
-                _ => host.put_row(table, &item.bound.values, Some(&label), *log_unchanged)?,
-            }
-        }
-        Action::Merged(Some(values)) => host.put_row(table, values, None, true)?,
-        Action::Merged(None) => host.remove_row(table, &item.bound.key, None, true)?,
-    };
-    if let Some(version) = written.version.filter(|_| goes_back) {
-        mark_won(host, item.peer.id, &item.row_hash(&session.catalog)?, version)?;
-        session.unseen.insert(item.peer.id, true);
-    } else if plan.settles {
-        forget(host, item.peer.id, &item.row_hash(&session.catalog)?)?;
-    }
-    if item.retried {
-        // Others than the batch's sender may have delivered it.
-        session.extra_entries = true;
-    } else if written.caused_more || matches!(plan.action, Action::Merged(_)) {
-        // What the write caused is a local change that the neighbour has not seen; later changes of this batch may meet it.
-        session.extra_entries = true;
-        session.fold_for(host, item)?;
-    }
-    Ok(written)
 }

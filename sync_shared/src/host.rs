@@ -190,6 +190,23 @@ pub struct Touched {
     pub deleted: bool,
 }
 
+/// A row that is to be put, and the label of its entry.
+#[derive(Clone, Copy, Debug)]
+pub struct PutRow<'a> {
+    /// By column; None where nothing is said.
+    pub values: &'a [Option<Value>],
+    pub label: Label,
+    pub log_unchanged: bool,
+}
+
+/// What became of rows that were to be put together.
+#[derive(Clone, Debug)]
+pub enum Together {
+    Written(Vec<Written>),
+    /// At least one of them was refused or has to be looked at by itself; nothing was written.
+    Refused,
+}
+
 /// What a group of changes is about to write.
 pub struct GroupRows<'a> {
     /// The tables that the changes are of.
@@ -211,7 +228,7 @@ pub struct Target<'a> {
 /// A foreign key that a row still violates.
 #[derive(Clone, Debug)]
 pub struct Violation {
-    /// Index into the touched rows.
+    /// Index into the rows that were asked about.
     pub row: usize,
     pub message: String,
     /// The row that is missing, if the key refers to a tracked table's primary key.
@@ -234,6 +251,11 @@ pub struct CaptureState {
 pub trait Host {
     /// Runs one statement; returns the number of rows it changed.
     fn execute(&mut self, sql: &str, parameters: &[ValueRef<'_>]) -> Result<u64>;
+
+    /// Runs one statement for each of these parameters.
+    fn execute_all(&mut self, sql: &str, all: &[Vec<ValueRef<'_>>]) -> Result<()> {
+        all.iter().try_for_each(|parameters| self.execute(sql, parameters).map(|_| ()))
+    }
 
     /// Runs a query until `visit` returns false.
     fn query(
@@ -336,6 +358,23 @@ pub trait Host {
         label: Option<&Label>,
         log_unchanged: bool,
     ) -> std::result::Result<Written, RowFailure>;
+
+    /// Does it make no difference to anybody whether rows of this table are put together or one by one?
+    fn puts_together(&mut self, _table: &Table) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Puts rows with different keys and values for the same columns, to the effect that [`Host::put_row`] has for one after the other:
+    /// all of them, or none. Only for a table for which [`Host::puts_together`].
+    fn put_rows(&mut self, _table: &Table, _rows: &[PutRow<'_>]) -> Result<Together> {
+        Ok(Together::Refused)
+    }
+
+    /// Which of these rows, put one after the other, the engine would refuse for the sake of a foreign key, as far as that can be told
+    /// beforehand. Only for a table for which [`Host::puts_together`].
+    fn orphans(&mut self, _catalog: &Catalog, _table: &Table, _rows: &[&[Option<Value>]]) -> Result<Vec<Violation>> {
+        Ok(Vec::new())
+    }
 
     /// Deletes a row if it is there.
     fn remove_row(

@@ -36,6 +36,7 @@ mod payload;
 mod admit;
 mod ancestor;
 mod apply;
+mod attempt;
 mod conflict;
 mod group;
 mod incoming;
@@ -46,6 +47,7 @@ mod plan;
 mod receive;
 mod rejection;
 mod resolve;
+mod runs;
 mod session;
 mod unseen;
 
@@ -71,7 +73,7 @@ pub use fetch::{fetch_changes, visit_changes, VisibleChange};
 pub use fetch_local::{acknowledge_push, fetch_local_changes};
 pub use hash::{hash, hash_batch, verify_hash};
 pub use host::{
-    GroupRows, CaptureState, Fields, Host, Label, LogEntry, LogRange, LogText, Row, RowFailure, Target, Touched, Violation, Written,
+    GroupRows, CaptureState, Fields, Host, Label, LogEntry, LogRange, LogText, PutRow, Row, RowFailure, Target, Together, Touched, Violation, Written,
 };
 pub use init::{init, regenerate_origin};
 pub use purge::{compact, purge_tombstones, safe_purge_version};

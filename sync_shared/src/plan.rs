@@ -65,6 +65,11 @@ pub fn plan(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>) -> 
             None => {}
         }
     }
+    plan_by_stamp(host, session, item)
+}
+
+/// For changes of rows that hold nothing their neighbour has not seen.
+pub fn plan_by_stamp(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>) -> Result<Plan> {
     if session.resync {
         return Ok(Plan::apply(false, false));
     }

@@ -76,8 +76,14 @@ pub struct Outline {
 
 /// All rejections without their content, oldest first.
 pub fn outlines(host: &mut dyn Host) -> Result<Vec<Outline>> {
+    outlines_after(host, 0)
+}
+
+/// As [`outlines`], of those that came after one.
+pub fn outlines_after(host: &mut dyn Host, id: i64) -> Result<Vec<Outline>> {
     let mut outlines = Vec::new();
-    host.query("SELECT id, via, row_hash, kind, waits_for FROM _sync_rejections ORDER BY id", &[], &mut |row| {
+    let sql = "SELECT id, via, row_hash, kind, waits_for FROM _sync_rejections WHERE id > ?1 ORDER BY id";
+    host.query(sql, &[ValueRef::Integer(id)], &mut |row| {
         let kind = row.text(3)?;
         outlines.push(Outline {
             id: row.integer(0)?,
@@ -148,39 +154,47 @@ pub fn visit_newest_of(host: &mut dyn Host, via: i64, visit: &mut dyn FnMut(&Row
     })
 }
 
-pub fn store(
-    host: &mut dyn Host,
-    change: &Change<'_>,
-    (via, seen_version): (i64, i64),
-    row_hash: &RowHash,
-    reason: &Reason,
-) -> Result<()> {
+/// A change that is to wait.
+pub struct New<'a> {
+    pub change: &'a Change<'a>,
+    pub via: i64,
+    /// What the neighbour had seen of this log.
+    pub seen_version: i64,
+    pub row_hash: RowHash,
+    pub reason: &'a Reason,
+}
+
+/// Keeps changes, in their order.
+pub fn store(host: &mut dyn Host, all: &[New<'_>]) -> Result<()> {
     let now = stamp::format(host.now());
-    host.execute(
-        "INSERT INTO _sync_rejections (table_name, pk_value, operation, payload, origin, timestamp, version, contested, sender_seen, via, \
-         seen_version, searched_version, row_hash, waits_for, kind, code, message, attempts, rejected_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, 1, ?17)",
-        &[
+    let stamps: Vec<String> = all.iter().map(|new| stamp::format(new.change.stamp)).collect();
+    let parameters = all.iter().zip(&stamps).map(|(New { change, via, seen_version, row_hash, reason }, stamp)| {
+        vec![
             ValueRef::Text(&change.table_name),
             ValueRef::Text(&change.pk_value),
             ValueRef::Text(change.operation.lower()),
             change.payload.as_deref().map_or(ValueRef::Null, ValueRef::Text),
             ValueRef::Text(&change.origin),
-            ValueRef::Text(&stamp::format(change.stamp)),
+            ValueRef::Text(stamp),
             ValueRef::Integer(change.version),
             ValueRef::Integer(i64::from(change.contested)),
             change.seen_version.map_or(ValueRef::Null, ValueRef::Integer),
-            ValueRef::Integer(via),
-            ValueRef::Integer(seen_version),
+            ValueRef::Integer(*via),
+            ValueRef::Integer(*seen_version),
             ValueRef::Blob(row_hash),
             reason.waits_for.as_ref().map_or(ValueRef::Null, |h| ValueRef::Blob(h)),
             ValueRef::Text(reason.kind),
             ValueRef::Text(&reason.code),
             ValueRef::Text(&reason.message),
             ValueRef::Text(&now),
-        ],
-    )?;
-    Ok(())
+        ]
+    });
+    host.execute_all(
+        "INSERT INTO _sync_rejections (table_name, pk_value, operation, payload, origin, timestamp, version, contested, sender_seen, via, \
+         seen_version, searched_version, row_hash, waits_for, kind, code, message, attempts, rejected_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13, ?14, ?15, ?16, 1, ?17)",
+        &parameters.collect::<Vec<_>>(),
+    )
 }
 
 /// Another attempt failed, after the log was searched so far.

@@ -14,6 +14,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+import postgres_apply  # noqa: E402
 from cluster import Cluster, bindir  # noqa: E402
 
 ROWS = int(os.environ.get("ROWS", "100000"))
@@ -133,6 +134,8 @@ def main():
         capture(cluster)
         print("\n| exchange | |\n| --- | --- |")
         exchange(cluster)
+        print()
+        postgres_apply.main(cluster)
     finally:
         cluster.close()
 

@@ -313,3 +313,42 @@ def test_the_log_knows_no_more_of_a_row_than_its_policies_ask(notes, people):
     notes.sql("INSERT INTO note VALUES (1, ?, 'long text')", ann.name)
     notes.sql("DELETE FROM note")
     assert notes.sql("SELECT image FROM _sync_log_data ORDER BY version") == [(None,), (json.dumps({"name": ann.name}, separators=(",", ":")),)]
+
+
+def test_however_many_entries_are_looked_at_together_the_same_is_shown(notes, people):
+    """Rows of several owners, changed, moved and deleted, in pages of any size; by the rows themselves and what was seen of them before."""
+    ann, bob = people
+    notes.sql(
+        "INSERT INTO note SELECT g, CASE g % 3 WHEN 0 THEN ? WHEN 1 THEN ? ELSE 'nobody' END, 'n' || g FROM generate_series(1, 1500) g",
+        ann.name, bob.name,
+    )
+    notes.sql("UPDATE note SET name = ? WHERE id % 7 = 0", bob.name)
+    notes.sql("DELETE FROM note WHERE id % 11 = 0")
+    owners = dict(notes.sql("SELECT id, name FROM note"))
+    for person in people:
+        whole = seen(person.fetch(size=10_000))
+        for size in (7, 40, 700):
+            cursor, pages, more = 0, [], True
+            while more:
+                batch = person.fetch(cursor, size)
+                cursor, more = batch["toVersion"], batch["hasMore"]
+                pages += seen(batch)
+            assert pages == whole
+        shown = {key for operation, key, text in whole if operation != "Delete"}
+        assert shown == {key for key, owner in owners.items() if owner == person.name}
+        assert all(owners.get(key) != person.name for operation, key, text in whole if operation == "Delete")
+
+
+def test_keys_that_are_equal_to_their_type_find_the_same_row(make_database):
+    """A log entry may have a key in another way of writing it than the row has now."""
+    notes = make_database(
+        "CREATE COLLATION caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+        "CREATE TABLE note(id text COLLATE caseless PRIMARY KEY, name text, email text)", *OWN, track=["note"],
+    )
+    ann = notes.again(sync_user(notes, ALL))
+    name = ann.value("SELECT current_user")
+    notes.sql("INSERT INTO note VALUES ('A', ?, 'first'), ('b', ?, 'other')", name, name)
+    notes.sql("UPDATE note SET id = 'a' WHERE id = 'A'")
+    assert {(c["operation"], c["pkValue"], c["payload"] is None) for c in ann.fetch()["changes"]} >= {("Insert", '{"id":"a"}', False)}
+    assert [json.loads(c["payload"])["id"] for c in ann.fetch()["changes"] if c["pkValue"] == '{"id":"A"}' and c["payload"]] == ["a"]
+    ann.close()
