@@ -5,8 +5,11 @@ use crate::form::Form;
 use crate::host::PgHost;
 use crate::relation;
 use crate::spi::{self, Parameter, Rows, View};
-use pgrx::pg_sys::{self, Oid};
+use pgrx::pg_sys::Oid;
 use sync_shared::{Column, Description, Reference, RelationKind, Result, Row as _, Storage, ValueRef};
+
+/// The type `money`, whose number has another name in the declarations of PostgreSQL 13.
+const MONEY: i64 = 790;
 
 /// Describes the relation of a name of the core's; None if there is none.
 pub fn describe(host: &mut PgHost, name: &str) -> Result<Option<Description>> {
@@ -101,7 +104,7 @@ fn read_columns(oid: Oid, description: &mut Description) -> Result<()> {
             }
             let mut column = Column::new(name, row.text(1)?, Storage::Typed);
             column.portable = Form::of(Oid::from_u32(row.integer(2)? as u32)).portable();
-            if row.integer(2)? == i64::from(pg_sys::MONEYOID.to_u32()) {
+            if row.integer(2)? == MONEY {
                 description.notes.push((
                     "MoneyLocale".to_owned(),
                     format!("column {name:?} is of type money, which has as many digits as its server's lc_monetary says; it travels as $1,234.56"),
