@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 
 mod append;
 mod bookkeeping;
+mod buffer;
 mod call;
 mod caller;
 mod capture;
@@ -42,6 +43,7 @@ mod rows;
 mod sets;
 mod shown;
 mod spi;
+mod statement;
 mod tables;
 mod transaction;
 
@@ -55,4 +57,5 @@ extension_sql_file!("../../sql/postgres/rights.sql", name = "rights", finalize);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     notify::register();
+    statement::register();
 }
