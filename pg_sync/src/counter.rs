@@ -15,7 +15,7 @@ use std::ffi::c_int;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Versions that are logged ahead.
-const VERSIONS_AHEAD: i64 = 32;
+const VERSIONS_AHEAD: i64 = 512;
 /// Rows of a statement that take their versions one by one, so that small statements leave no gaps.
 const ALONE: i64 = 16;
 /// Versions that a statement takes at a time at most.

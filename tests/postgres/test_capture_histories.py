@@ -1,16 +1,18 @@
 """Random transactions: whatever statements, savepoints and failures they are made of, the log's replay is the table, and the table is what
-an untracked one is after the same statements. `SYNC_EXAMPLES` histories (default 100).
+an untracked one is after the same statements. `SYNC_EXAMPLES` histories (default 100), `SYNC_SEED` for the same ones again.
 """
 
 import os
+import random
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from ledger import assert_replays, table_rows
 
+SEED = int(os.environ.get("SYNC_SEED") or random.randrange(1_000_000))
 EXAMPLES = int(os.environ.get("SYNC_EXAMPLES", "100"))
 KEYS = st.integers(0, 1500)
 SIZES = st.sampled_from((1, 2, 5, 40, 700))
@@ -98,11 +100,14 @@ class History:
             self.database.connection.execute(text.format(t=self.table), {"k": key, "n": size})
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_the_log_is_the_table_after_any_history(make_database):
     database = make_database(*SCHEMA, track=["t", "side"])
     other = database.again()
 
+    print(f"\nseed {SEED}, {EXAMPLES} histories")
+
+    @seed(SEED)
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(transactions)
     def check(history):
