@@ -260,6 +260,17 @@ def test_a_statement_whose_trigger_fails_in_the_middle(make_database):
     assert_replays(database)
 
 
+def test_a_statement_that_fails_in_its_middle_within_a_block(make_database):
+    database = make_database(T, trigger("IF NEW.id = 700 THEN RAISE 'no'; END IF;"), track=["t"])
+    database.sql(
+        "DO $$ BEGIN INSERT INTO t SELECT generate_series(-10, -1);"
+        " BEGIN INSERT INTO t SELECT generate_series(1, 1000); EXCEPTION WHEN raise_exception THEN NULL; END;"
+        " INSERT INTO t SELECT generate_series(1, 50); END $$"
+    )
+    assert logged(database) == 60
+    assert_replays(database)
+
+
 def test_an_error_keeps_all_its_fields(make_database):
     database = make_database(
         "CREATE TABLE parent(id int PRIMARY KEY)",
