@@ -6,11 +6,13 @@
 //! own, and if it is undone then, its outer one writes them again.
 #![allow(unsafe_code)]
 
+use crate::error::raise;
 use crate::extension::Extension;
 use pgrx::pg_sys::{self, BulkInsertState, CommandId, Datum, HeapTuple, MemoryContext, Oid, Relation, SubTransactionId, TupleDesc, TupleTableSlot};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::rc::Rc;
+use sync_shared::Error;
 
 /// Entries that are kept at most, and their size in bytes.
 const MOST_ENTRIES: usize = 500;
@@ -214,6 +216,9 @@ impl Buffer {
                 pg_sys::FreeTupleDesc(shape);
             }
             let log = pg_sys::relation_open(extension.log, pg_sys::NoLock as c_int);
+            if (*(*log).rd_att).natts as usize != COLUMNS {
+                raise(Error::corrupt("_sync_log_data has other columns than this version of pg_sync writes"));
+            }
             let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
             let shape = pg_sys::CreateTupleDescCopy((*log).rd_att);
             pg_sys::MemoryContextSwitchTo(context);

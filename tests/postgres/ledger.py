@@ -1,6 +1,28 @@
-"""The log's replay beside the table: what every test of capture comes down to."""
+"""The log's replay beside the table: what every test of capture comes down to; and the table that they have in common."""
 
 import json
+
+MANY = 1200  # more entries than are kept back at a time
+T = "CREATE TABLE t(id bigint PRIMARY KEY, v int, note text)"
+INSERT = f"INSERT INTO t SELECT g, g, 'note ' || g FROM generate_series(1, {MANY}) g"
+
+
+def trigger(body, name="a_first", event="AFTER INSERT", table="t"):
+    """A row trigger of the user's, which fires before ours by its name (or after it, by another)."""
+    return (
+        f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN {body} RETURN NULL; END $f$;"
+        f"CREATE TRIGGER {name} {event} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()"
+    )
+
+
+def copy_into(database, rows, columns="id, v, note"):
+    with database.connection.cursor() as cursor, cursor.copy(f"COPY t({columns}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def logged(database):
+    return database.value("SELECT count(*) FROM _sync_log_data")
 
 
 def replay(database, table="t"):
