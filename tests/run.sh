@@ -2,17 +2,19 @@
 # Run the tests.
 #
 #   bash tests/run.sh            core, sqlite, postgres, cross, docs and demo
-#   bash tests/run.sh PART...    only these: core sqlite postgres cross docs demo postgres16 postgres17 postgres18 compile freeze fuzz deny bench
+#   bash tests/run.sh PART...    only these: core sqlite postgres cross docs demo postgres16 postgres17 postgres18 compile stress freeze fuzz deny bench
 #
 # core    lints and tests of sync_shared
 # sqlite  lints of sqlite_sync, and the extension in real SQLite databases (pytest); SYNC_SEEDS=1:5000 for more histories
 # postgres  lints of pg_sync, which is installed into PostgreSQL 15, and the extension in a scratch cluster (pytest);
-#         SYNC_COMMITS=100000 for a longer stress run
+#         SYNC_COMMITS, SYNC_CRASHES and SYNC_EXAMPLES for more of what stress does
 # cross   SQLite and PostgreSQL sync with each other (pytest); SYNC_SEEDS=1:1000 for more histories, SYNC_CRASHES=120 for more crashes
 # postgres16, postgres17, postgres18  the extension in those versions of the server, which come from wheels: what postgres and cross test,
 #         not part of the default run
 # compile  compiles pg_sync for the versions of the server that there are no headers of here, by the declarations that come with pgrx,
 #         not part of the default run
+# stress  100,000 commits (SYNC_COMMITS) under the eyes of readers, 100 crashes (SYNC_CRASHES) and 1,000 random transactions (SYNC_EXAMPLES) in
+#         PostgreSQL; prints its seed (SYNC_SEED), not part of the default run
 # freeze  keeps the install script of the version under work in sql/postgres, not part of the default run
 # docs    the snippets of README.md, those for PostgreSQL in a scratch cluster
 # demo    sql/demo.sh
@@ -188,6 +190,16 @@ END
     done
 }
 
+# Minutes of what postgres does in seconds.
+stress() {
+    require_compiler
+    require_python
+    build_extension
+    install_postgres
+    SYNC_COMMITS=${SYNC_COMMITS:-100000} SYNC_CRASHES=${SYNC_CRASHES:-100} SYNC_EXAMPLES=${SYNC_EXAMPLES:-1000} SYNC_SEED=${SYNC_SEED:-$RANDOM} \
+        $VENV/bin/pytest -s tests/postgres/test_stress.py tests/cross/test_crashes.py tests/postgres/test_capture_histories.py
+}
+
 freeze() {
     require_compiler
     install_postgres
@@ -248,7 +260,7 @@ parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(core sqlite postgres cross docs demo)
 for part in "${parts[@]}"; do
     case $part in
-        core | sqlite | postgres | cross | postgres16 | postgres17 | postgres18 | compile | freeze | docs | demo | fuzz | deny | bench) step "$part"; ($part) ;;
+        core | sqlite | postgres | cross | postgres16 | postgres17 | postgres18 | compile | stress | freeze | docs | demo | fuzz | deny | bench) step "$part"; ($part) ;;
         *) echo "unknown part: $part" >&2; exit 2 ;;
     esac
 done

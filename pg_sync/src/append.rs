@@ -1,12 +1,13 @@
 //! Appends an entry to the log, past SQL: whoever may write a table logs its changes without any right on the log.
 #![allow(unsafe_code)]
 
+use crate::error::raise;
 use crate::extension::Extension;
-use crate::spi::varlena;
-use crate::{counter, fence, notify};
-use pgrx::pg_sys::{self, Datum, Relation};
-use std::cell::Cell;
-use sync_shared::{Label, Operation};
+use crate::{buffer, counter, fence, notify, statement};
+use pgrx::pg_sys::Datum;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use sync_shared::{Error, Kind, Label, Operation};
 
 /// An entry to be logged.
 pub struct Entry<'a> {
@@ -23,6 +24,8 @@ pub struct Entry<'a> {
 
 thread_local! {
     static APPENDED: Cell<u64> = const { Cell::new(0) };
+    /// The texts of an entry, as the server takes them.
+    static TEXTS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
 /// How many entries this backend has ever logged.
@@ -31,9 +34,10 @@ pub fn count() -> u64 {
 }
 
 /// Logs an entry; returns its version. Without a label it is a local change of this moment.
-pub fn append(extension: &Extension, entry: &Entry<'_>) -> i64 {
+pub fn append(extension: &Rc<Extension>, entry: &Entry<'_>) -> i64 {
     fence::enter(extension);
-    let (version, clock) = counter::next(extension);
+    let may_wait = statement::is_firing();
+    let (version, clock) = if may_wait { counter::next_of_many(extension) } else { counter::next(extension) };
     notify::note(version);
     APPENDED.set(APPENDED.get() + 1);
     let operation: i16 = match entry.operation {
@@ -42,56 +46,62 @@ pub fn append(extension: &Extension, entry: &Entry<'_>) -> i64 {
         Operation::Delete => 2,
     };
     let label = entry.label;
-    // In the order of the columns of _sync_log_data.
-    let values: [Option<Datum>; 11] = [
-        Some(Datum::from(version)),
-        Some(Datum::from(clock)),
-        label.map(|l| Datum::from(l.stamp)),
-        Some(Datum::from(entry.table as i32)),
-        Some(Datum::from(label.map_or(entry.origin, |l| l.origin) as i32)),
-        label.and_then(|l| l.via).map(|via| Datum::from(via as i32)),
-        Some(Datum::from(operation)),
-        label.filter(|l| l.contested).map(|_| Datum::from(1i16)),
-        Some(varlena(entry.pk_value.as_bytes())),
-        entry.payload.map(|text| varlena(text.as_bytes())),
-        entry.image.map(|text| varlena(text.as_bytes())),
-    ];
-    // SAFETY: the values are in the order and of the types of the log's columns; the log has no trigger and no constraint but its key.
-    unsafe {
-        let log = pg_sys::relation_open(extension.log, pg_sys::RowExclusiveLock as i32);
-        let mut datums: Vec<Datum> = values.iter().map(|v| v.unwrap_or(Datum::null())).collect();
-        let mut nulls: Vec<bool> = values.iter().map(Option::is_none).collect();
-        let tuple = pg_sys::heap_form_tuple((*log).rd_att, datums.as_mut_ptr(), nulls.as_mut_ptr());
-        pg_sys::simple_heap_insert(log, tuple);
-        insert_into_key(extension, log, values[0], &mut (*tuple).t_self);
-        pg_sys::heap_freetuple(tuple);
-        for value in [values[8], values[9], values[10]].into_iter().flatten() {
-            pg_sys::pfree(value.cast_mut_ptr());
-        }
-        pg_sys::relation_close(log, pg_sys::NoLock as i32);
-    }
+    let texts = [Some(entry.pk_value), entry.payload, entry.image];
+    with_texts(texts, |[pk_value, payload, image]| {
+        // In the order of the columns of _sync_log_data.
+        let given: [Option<Datum>; buffer::COLUMNS] = [
+            Some(Datum::from(version)),
+            Some(Datum::from(clock)),
+            label.map(|l| Datum::from(l.stamp)),
+            Some(Datum::from(entry.table as i32)),
+            Some(Datum::from(label.map_or(entry.origin, |l| l.origin) as i32)),
+            label.and_then(|l| l.via).map(|via| Datum::from(via as i32)),
+            Some(Datum::from(operation)),
+            label.filter(|l| l.contested).map(|_| Datum::from(1i16)),
+            pk_value,
+            payload,
+            image,
+        ];
+        let mut values = given.map(|value| value.unwrap_or(Datum::null()));
+        let mut nulls = given.map(|value| value.is_none());
+        buffer::put(extension, version, &mut values, &mut nulls, may_wait);
+    });
     version
 }
 
-/// The log's only index. A version is never given out twice, so nothing is looked for.
-///
-/// # Safety
-/// The log is open, and the place is that of its new tuple.
-unsafe fn insert_into_key(extension: &Extension, log: Relation, version: Option<Datum>, place: &mut pg_sys::ItemPointerData) {
-    unsafe {
-        let key = pg_sys::index_open(extension.log_key, pg_sys::RowExclusiveLock as i32);
-        let (mut values, mut nulls) = ([version.unwrap_or(Datum::null())], [false]);
-        pg_sys::index_insert(
-            key,
-            values.as_mut_ptr(),
-            nulls.as_mut_ptr(),
-            place,
-            log,
-            pg_sys::IndexUniqueCheck::UNIQUE_CHECK_NO,
-            #[cfg(not(feature = "pg13"))]
-            false,
-            std::ptr::null_mut(),
-        );
-        pg_sys::index_close(key, pg_sys::NoLock as i32);
+/// Texts as values of variable length, for as long as `body` runs.
+fn with_texts<const N: usize>(texts: [Option<&str>; N], body: impl FnOnce([Option<Datum>; N])) {
+    const WORD: usize = size_of::<u64>();
+    const HEADER: usize = size_of::<u32>();
+    /// Memory that is kept for the next entry at most. Words.
+    const MOST_KEPT: usize = 64 * 1024 / WORD;
+    /// What a size can say. Bytes.
+    const MOST_BYTES: usize = (1 << 30) - 1;
+    if let Some(text) = texts.iter().flatten().find(|text| HEADER + text.len() > MOST_BYTES) {
+        raise(Error::new(Kind::LimitExceeded, format!("a row of {} bytes as JSON is too large for the log", text.len())));
     }
+    TEXTS.with_borrow_mut(|memory| {
+        let words = |text: &str| (HEADER + text.len()).div_ceil(WORD);
+        let needed: usize = texts.iter().flatten().map(|text| words(text)).sum();
+        if memory.len() < needed {
+            memory.resize(needed, 0);
+        }
+        let mut rest = memory.as_mut_slice();
+        let values = texts.map(|text| {
+            let text = text?;
+            let (place, others) = std::mem::take(&mut rest).split_at_mut(words(text));
+            rest = others;
+            let place = place.as_mut_ptr().cast::<u8>();
+            // SAFETY: the place has room for both. A value of variable length begins with its size.
+            unsafe {
+                pgrx::set_varsize_4b(place.cast(), (HEADER + text.len()) as i32);
+                std::ptr::copy_nonoverlapping(text.as_ptr(), place.add(HEADER), text.len());
+            }
+            Some(Datum::from(place))
+        });
+        body(values);
+        if memory.len() > MOST_KEPT {
+            *memory = Vec::new();
+        }
+    });
 }

@@ -7,6 +7,7 @@ use crate::fence;
 use crate::home::initialize;
 use crate::host::PgHost;
 use crate::spi::Session;
+use crate::statement::Suspended;
 use crate::transaction::catch;
 use pgrx::pg_sys::FunctionCallInfo;
 use std::cell::Cell;
@@ -38,6 +39,7 @@ pub fn guarded<T>(extension: Rc<Extension>, body: impl FnOnce(&mut PgHost) -> Re
     }
     DEPTH.set(DEPTH.get() + 1);
     let _inside = Inside;
+    let _suspended = Suspended::enter();
     let _caller = Caller::enter();
     let _session = Session::open();
     let mut host = PgHost::new(extension);

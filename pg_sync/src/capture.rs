@@ -46,7 +46,7 @@ pub unsafe extern "C-unwind" fn sync_capture(fcinfo: pg_sys::FunctionCallInfo) -
     Datum::null()
 }
 
-fn capture(extension: &Extension, data: &TriggerData) -> Result<()> {
+fn capture(extension: &Rc<Extension>, data: &TriggerData) -> Result<()> {
     // SAFETY: the server's own trigger data, valid during the call.
     let (captured, descriptor) = unsafe {
         let trigger = &*data.tg_trigger;
@@ -94,7 +94,7 @@ fn is_own(tuple: HeapTuple) -> bool {
 }
 
 struct Writer<'e> {
-    extension: &'e Extension,
+    extension: &'e Rc<Extension>,
     captured: Rc<Captured>,
 }
 

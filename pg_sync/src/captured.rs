@@ -57,6 +57,8 @@ struct KeptColumn {
 
 thread_local! {
     static KNOWN: RefCell<HashMap<Oid, Rc<Captured>>> = RefCell::new(HashMap::new());
+    /// Where the server puts a tuple's values.
+    static DEFORMED: RefCell<(Vec<Datum>, Vec<bool>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 /// A relation changed: what was known of it is not true any more.
@@ -112,13 +114,16 @@ impl Captured {
 
     /// The values of a tuple, by place.
     pub fn values(&self, tuple: HeapTuple, descriptor: TupleDesc) -> Vec<Option<Datum>> {
-        // SAFETY: the tuple is one of this descriptor.
-        unsafe {
-            let width = (*descriptor).natts as usize;
-            let (mut values, mut nulls) = (vec![Datum::null(); width], vec![false; width]);
-            pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-            values.into_iter().zip(nulls).map(|(value, null)| (!null).then_some(value)).collect()
-        }
+        DEFORMED.with_borrow_mut(|(values, nulls)| {
+            // SAFETY: the tuple is one of this descriptor.
+            unsafe {
+                let width = (*descriptor).natts as usize;
+                values.resize(width, Datum::null());
+                nulls.resize(width, false);
+                pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            }
+            values.iter().zip(nulls).map(|(value, null)| (!*null).then_some(*value)).collect()
+        })
     }
 
     /// Appends `pk_value`.

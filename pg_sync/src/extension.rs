@@ -4,7 +4,7 @@
 
 use crate::quote::{Identifier, c_string, owned};
 use pgrx::pg_sys::{self, Oid};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// The extension as it is installed in this database.
@@ -22,6 +22,8 @@ pub struct Extension {
 
 thread_local! {
     static KNOWN: RefCell<Option<Rc<Extension>>> = const { RefCell::new(None) };
+    /// The function that asked last: one of the known extension's.
+    static ASKED: Cell<Oid> = const { Cell::new(Oid::INVALID) };
 }
 
 impl Extension {
@@ -29,8 +31,14 @@ impl Extension {
     pub fn of(fcinfo: pg_sys::FunctionCallInfo) -> Rc<Extension> {
         // SAFETY: the server passes valid call information.
         let function = unsafe { (*(*fcinfo).flinfo).fn_oid };
+        if ASKED.get() == function
+            && let Some(known) = KNOWN.with_borrow(Clone::clone)
+        {
+            return known;
+        }
         // SAFETY: a look-up in the catalogue.
         let schema = unsafe { pg_sys::get_func_namespace(function) };
+        ASKED.set(function);
         if let Some(known) = KNOWN.with_borrow(Clone::clone).filter(|k| k.schema == schema) {
             return known;
         }
@@ -68,6 +76,7 @@ impl Extension {
         KNOWN.with_borrow_mut(|known| {
             if known.as_ref().is_some_and(|k| relation == Oid::INVALID || [k.log, k.log_key, k.versions, k.clock].contains(&relation)) {
                 *known = None;
+                ASKED.set(Oid::INVALID);
             }
         });
     }

@@ -36,19 +36,39 @@ fn tag(key: i64, namespace: u16) -> pg_sys::LOCKTAG {
 }
 
 fn lock(key: i64, namespace: u16, mode: u32) {
-    // SAFETY: the lock is owned by the transaction, not by the subtransaction that happens to run.
+    let tag = tag(key, namespace);
+    // SAFETY: the server copies the tag.
+    for_transaction(|| unsafe {
+        pg_sys::LockAcquire(&tag, mode as i32, false, false);
+    });
+}
+
+/// What is locked is held by the transaction, not by the subtransaction that happens to run.
+fn for_transaction(body: impl FnOnce()) {
+    // SAFETY: plain state of the backend, which the server puts back itself after an error.
     unsafe {
         let owner = pg_sys::CurrentResourceOwner;
         pg_sys::CurrentResourceOwner = pg_sys::TopTransactionResourceOwner;
-        let tag = tag(key, namespace);
-        pg_sys::LockAcquire(&tag, mode as i32, false, false);
+        body();
         pg_sys::CurrentResourceOwner = owner;
     }
 }
 
-/// Before a version is taken: this transaction holds back every reader from what it is about to log.
+/// Before a version is taken: this transaction holds back every reader from what it is about to log. It locks the log and the counters
+/// as well, once for all that it will log.
 pub fn enter(extension: &Extension) {
     if !ENTERED.get() {
+        // SAFETY: locks on relations of ours, in an order that all writers have.
+        for_transaction(|| unsafe {
+            for (relation, mode) in [
+                (extension.log, pg_sys::RowExclusiveLock),
+                (extension.log_key, pg_sys::RowExclusiveLock),
+                (extension.versions, pg_sys::AccessShareLock),
+                (extension.clock, pg_sys::AccessShareLock),
+            ] {
+                pg_sys::LockRelationOid(relation, mode as i32);
+            }
+        });
         lock(last_version(extension), VERSION_LOCKS, pg_sys::ShareLock);
         ENTERED.set(true);
     }

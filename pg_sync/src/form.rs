@@ -5,12 +5,17 @@ use crate::pinned::Pinned;
 use crate::quote::owned;
 use crate::spi::{text, with_bytes};
 use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::c_int;
 use std::fmt::Write as _;
 use sync_shared::{Portable, Result, Value, ValueRef, canonical_json, push_hex, write_payload, write_string};
 
 /// Days from the Julian day 0 to 2000-01-01, from which the server counts.
 const EPOCH_DAY: i32 = 2_451_545;
 const MICROSECONDS_PER_DAY: i64 = 86_400_000_000;
+
+unsafe extern "C-unwind" {
+    fn j2date(day: c_int, year: *mut c_int, month: *mut c_int, of_month: *mut c_int);
+}
 
 /// What a type is, as far as its values on the wire go.
 #[derive(Clone, Debug)]
@@ -282,8 +287,8 @@ fn push_digits(out: &mut String, number: i32, width: u32) {
 /// A year before Christ is written as the server does: positive, with BC at the end.
 fn write_day(out: &mut String, day: i32) -> &'static str {
     let (mut year, mut month, mut of_month) = (0, 0, 0);
-    // SAFETY: plain arithmetic.
-    unsafe { pg_sys::j2date(day.wrapping_add(EPOCH_DAY), &mut year, &mut month, &mut of_month) };
+    // SAFETY: plain arithmetic, which raises nothing.
+    unsafe { j2date(day.wrapping_add(EPOCH_DAY), &mut year, &mut month, &mut of_month) };
     let (year, era) = if year > 0 { (year, "") } else { (1 - year, " BC") };
     match year {
         0..=9999 => push_digits(out, year, 4),

@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 
 mod append;
 mod bookkeeping;
+mod buffer;
 mod call;
 mod caller;
 mod capture;
@@ -44,6 +45,7 @@ mod sets;
 mod shown;
 mod sparing;
 mod spi;
+mod statement;
 mod tables;
 mod together;
 mod transaction;
@@ -61,4 +63,5 @@ pub extern "C-unwind" fn _PG_init() {
     error::take_no_stacks();
     notify::register();
     sparing::register();
+    statement::register();
 }

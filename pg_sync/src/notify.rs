@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::quote::c_string;
-use crate::{captured, extension, fence};
+use crate::{buffer, captured, extension, fence, statement};
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
 use std::cell::Cell;
@@ -33,13 +33,17 @@ pub fn register() {
 #[pg_guard]
 unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
     match event {
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => buffer::write(),
         pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT if fence::is_entered() => {
+            buffer::write();
             let payload = c_string(&HIGHEST.get().to_string());
             // SAFETY: the transaction is still running, and the server copies both texts.
             unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| Async_Notify(c"pg_sync".as_ptr(), payload.as_ptr())) };
         }
         pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
             fence::leave();
+            statement::reset();
+            buffer::clear();
         }
         _ => {}
     }

@@ -1,6 +1,8 @@
 """No commit is lost: a fetch never passes a change that commits later, and nothing else holds it back."""
 
 import json
+import threading
+import time
 
 import psycopg
 import pytest
@@ -201,6 +203,52 @@ def test_the_extension_in_a_schema_of_its_own(make_database):
     slow.sql("COMMIT")
     slow.close()
     assert len(database.json('SELECT "Sync me".sync_fetch_changes()')["changes"]) == 2
+
+
+@pytest.mark.parametrize("how", ["statement", "copy"])
+def test_a_statement_of_many_rows_holds_back_what_commits_before_it(session, how):
+    slow, fast, reader = session(), session(), session()
+    slow.sql("BEGIN")
+    if how == "statement":
+        slow.sql("INSERT INTO person(id) SELECT generate_series(1, 1000)")
+    else:
+        with slow.connection.cursor() as cursor, cursor.copy("COPY person(id) FROM STDIN") as copy:
+            for key in range(1, 1001):
+                copy.write_row((key,))
+    fast.sql("INSERT INTO person(id) SELECT generate_series(2001, 3000)")
+    assert served(reader) == ([], 0)
+    slow.sql("SAVEPOINT s")
+    slow.sql("UPDATE person SET name = 'x' WHERE id <= 500")
+    slow.sql("ROLLBACK TO s")
+    assert served(reader) == ([], 0)
+    slow.sql("COMMIT")
+    batch = reader.fetch(0, 10_000)
+    assert len(batch["changes"]) == 2000 and not batch["hasMore"]
+
+
+def test_a_reader_that_waits_for_a_row_of_a_statement_logs_after_it(session):
+    """Two statements change the same rows in one order, and the log has them in the same."""
+    first, second, reader = session(), session(), session()
+    first.sql("INSERT INTO person(id) SELECT generate_series(1, 300)")
+    first.sql("BEGIN")
+    first.sql("UPDATE person SET name = 'first'")
+    waiter = threading.Thread(target=lambda: second.sql("UPDATE person SET name = name || ' second'"))
+    waiter.start()
+    time.sleep(0.2)
+    first.sql("UPDATE person SET email = 'e' WHERE id > 290")
+    first.sql("COMMIT")
+    waiter.join()
+    newest = {change["pkValue"]: json.loads(change["payload"]) for change in reader.fetch(0, 10_000)["changes"]}
+    assert {row["name"] for row in newest.values()} == {"first second"}
+    assert sum(row["email"] == "e" for row in newest.values()) == 10
+
+
+def test_a_notification_names_the_last_version_of_a_statement(session):
+    writer, listener = session(), session()
+    listener.sql("LISTEN pg_sync")
+    writer.sql("INSERT INTO person(id) SELECT generate_series(1, 1000)")
+    [note] = listener.connection.notifies(timeout=1)
+    assert int(note.payload) == max(entry["version"] for entry in writer.log())
 
 
 def test_a_notification_for_every_transaction_that_logs(session):
