@@ -84,7 +84,7 @@ impl Key {
                 let members: Map<String, Value> = serde_json::from_str(pk_value).unwrap_or_default();
                 members.values().next().is_some_and(|value| match value {
                     Value::String(text) => text == bare,
-                    other => other.to_string() == *bare,
+                    other => *bare == other.to_string(),
                 })
             }
         }

@@ -75,12 +75,14 @@ async fn health(State(gateway): State<Shared>) -> Response {
 
 /// `GET /`: the live page. It holds no data; where a token is needed it asks for it, and the status says so.
 async fn page(State(gateway): State<Shared>, request: Request) -> Result<Response> {
-    let status = match gateway.auth.caller(request.headers(), request.uri()).await {
-        Ok(_) => StatusCode::OK,
-        Err(error) if error.status == StatusCode::UNAUTHORIZED => error.status,
+    let page = Html(include_str!("page.html"));
+    let mut response = match gateway.auth.caller(request.headers(), request.uri()).await {
+        Ok(_) => page.into_response(),
+        Err(error) if error.status == StatusCode::UNAUTHORIZED => {
+            (error.status, [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))], page).into_response()
+        }
         Err(error) => return Err(error),
     };
-    let mut response = (status, Html(include_str!("page.html"))).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
