@@ -76,8 +76,12 @@ async fn run(mut options: Options) -> Result<(), StartError> {
 
 async fn token(command: TokenCommand, database: &Database) -> Result<(), ApiError> {
     match command {
-        TokenCommand::Add { name, origin, relay, role, days } => {
-            println!("{}", tokens::add(database, tokens::NewToken { name, origin, relay, role, days }).await?);
+        TokenCommand::Add { name, origin, relay, role, days, unless_there } => {
+            match tokens::add(database, tokens::NewToken { name: name.clone(), origin, relay, role, days }).await? {
+                Some(token) => println!("{token}"),
+                None if unless_there => {}
+                None => return Err(ApiError::argument(format!("there is a token {name:?} already"))),
+            }
         }
         TokenCommand::List => {
             let list = tokens::list(database).await?;

@@ -79,6 +79,9 @@ pub enum TokenCommand {
         /// Days until the token expires; never by default.
         #[arg(long)]
         days: Option<u32>,
+        /// It is no error when there is a token of this name: nothing is made or printed then.
+        #[arg(long)]
+        unless_there: bool,
     },
     /// List the tokens.
     List,

@@ -100,10 +100,10 @@ pub async fn find(database: &Database, token: &str) -> Result<Option<Caller>> {
     found.map(|text| serde_json::from_str(&text).map_err(|_| ApiError::internal())).transpose()
 }
 
-/// Makes a token and returns it. It cannot be had again.
+/// Makes a token and returns it. It cannot be had again. None if the name is taken.
 ///
-/// Errors: `InvalidArgument` for an origin that is no UUID, a role where there are none, or a name that is taken.
-pub async fn add(database: &Database, new: NewToken) -> Result<String> {
+/// Errors: `InvalidArgument` for an origin that is no UUID, or a role where there are none.
+pub async fn add(database: &Database, new: NewToken) -> Result<Option<String>> {
     let origin = match new.origin.as_deref().map(Uuid::try_parse) {
         None => None,
         Some(Ok(origin)) => Some(origin.to_string()),
@@ -115,17 +115,14 @@ pub async fn add(database: &Database, new: NewToken) -> Result<String> {
     create(database).await?;
     let token = format!("{PREFIX}{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     let arguments = vec![
-        Argument::Text(Some(new.name.clone())),
+        Argument::Text(Some(new.name)),
         Argument::Text(Some(hash(&token))),
         Argument::Text(origin),
         Argument::Bool(new.relay),
         Argument::Text(new.role),
         Argument::Int(new.days.unwrap_or(0).try_into().map_err(|_| ApiError::argument("too many days"))?),
     ];
-    match database.text(Access::Write, None, &ADD, arguments).await? {
-        Some(_) => Ok(token),
-        None => Err(ApiError::argument(format!("there is a token {:?} already", new.name))),
-    }
+    Ok(database.text(Access::Write, None, &ADD, arguments).await?.map(|_| token))
 }
 
 /// One line a token, its columns parted by tabs: name, origin, relay, role, made at, state.
