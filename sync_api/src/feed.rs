@@ -198,9 +198,10 @@ async fn read(feed: &Feed, before: &Position, role: Option<&str>, database: &Dat
     }
     let has_more = page.has_more;
     if page.to > before.version {
-        let version = page.to;
+        // First the position: who takes it from here on has no need of the page. The other way round one who comes between the two would
+        // begin before a page that it never gets.
+        feed.position.send_modify(|position| position.version = page.to);
         let _ = feed.pages.send(Arc::new(page));
-        feed.position.send_modify(|position| position.version = version);
     }
     Ok(has_more)
 }

@@ -28,9 +28,10 @@ use std::time::Duration;
 use sync_shared::Kind;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 use uuid::Uuid;
 
-/// Between two signs of life on a stream that has nothing to say.
+/// Between two signs of life, and two looks whether the token is still good.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Milliseconds after which a client is to connect again.
 const RETRY: u32 = 1000;
@@ -53,6 +54,8 @@ struct Subscription {
     told: i64,
     is_replaying: bool,
     has_ended: bool,
+    /// When the next sign of life is due, however much is sent.
+    beat_at: Instant,
     /// To be sent next.
     ready: VecDeque<Bytes>,
 }
@@ -99,6 +102,7 @@ pub async fn subscribe(
         told: -1,
         is_replaying: false,
         has_ended: false,
+        beat_at: Instant::now() + HEARTBEAT,
         ready: VecDeque::from([connected]),
     };
     match from {
@@ -146,10 +150,17 @@ impl Subscription {
             if let Some(bytes) = self.collect() {
                 return Some(bytes);
             }
-            if self.has_ended {
+            if self.has_ended || self.place.end.is_cancelled() {
                 return None;
             }
-            if self.is_replaying {
+            if self.gateway.stopping.is_cancelled() {
+                let hint = format!("retry: {RETRY}\nevent: reconnect\ndata: {{\"reason\":\"the gateway is stopping\"}}\n\n");
+                self.ready.push_back(Bytes::from(hint));
+                self.has_ended = true;
+            } else if self.beat_at <= Instant::now() {
+                self.beat_at = Instant::now() + HEARTBEAT;
+                self.beat().await;
+            } else if self.is_replaying {
                 self.replay().await;
             } else {
                 self.wait().await;
@@ -179,14 +190,12 @@ impl Subscription {
         }
     }
 
+    /// Until there is something to look at.
     async fn wait(&mut self) {
         tokio::select! {
-            () = self.place.end.cancelled() => self.has_ended = true,
-            () = self.gateway.stopping.cancelled() => {
-                let hint = format!("retry: {RETRY}\nevent: reconnect\ndata: {{\"reason\":\"the gateway is stopping\"}}\n\n");
-                self.ready.push_back(Bytes::from(hint));
-                self.has_ended = true;
-            }
+            () = self.place.end.cancelled() => {}
+            () = self.gateway.stopping.cancelled() => {}
+            () = tokio::time::sleep_until(self.beat_at) => {}
             page = self.pages.recv() => match page {
                 Ok(page) if page.epoch != self.epoch => self.fail_epoch(),
                 Ok(page) if page.to <= self.cursor => {}
@@ -196,7 +205,6 @@ impl Subscription {
                 Err(RecvError::Lagged(_)) => self.is_replaying = true,
                 Err(RecvError::Closed) => self.has_ended = true,
             },
-            () = tokio::time::sleep(HEARTBEAT) => self.beat().await,
         }
     }
 

@@ -103,13 +103,17 @@ def test_a_revoked_token_ends_at_once_and_opens_nothing(database, make_gateway):
     assert run("--database", database.url, "token", "revoke", "phone", check=False).returncode != 0
 
 
-def test_a_revoked_token_ends_its_stream(database, make_gateway):
+def test_a_revoked_token_ends_its_stream_also_while_it_flows(database, make_gateway):
     mine = token(database, "phone", "--origin", ME)
     gateway = make_gateway(database)
     with Stream(gateway, "tableName=Person", token=mine) as stream:
         stream.wait(1, 0.2)
         run("--database", database.url, "token", "revoke", "phone")
-        assert stream.is_over.wait(20)
+        end, number = time.monotonic() + 20, 0
+        while not stream.is_over.is_set() and time.monotonic() < end:
+            number += 1
+            database.sql("""INSERT INTO "Person" VALUES (?, 'x', NULL)""", f"p{number}")
+            time.sleep(0.05)
         assert stream.events[-1][0] == "failure" and json.loads(stream.events[-1][1])["kind"] == "Unauthorized"
 
 

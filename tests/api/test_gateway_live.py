@@ -239,9 +239,12 @@ def test_a_consumer_that_takes_nothing_loses_nothing(database, gateway):
     assert seen == list(range(1, 20_002))
 
 
-def test_heartbeats_tell_that_the_stream_is_alive(subscribe):
-    stream = subscribe()
-    end = time.monotonic() + 20
+def test_heartbeats_tell_that_the_stream_is_alive_however_busy_others_are(subscribe, database):
+    stream = subscribe("tableName=Person&pkValue=nobody")
+    end, number = time.monotonic() + 20, 0
     while not stream.comments and time.monotonic() < end:
-        time.sleep(0.1)
+        add(database, f"p{number}")
+        number += 1
+        time.sleep(0.05)
     assert stream.comments == [": heartbeat"]
+    assert stream.last > 0, "and move its id past what is not for it"
