@@ -52,7 +52,7 @@ class Gateway:
             stdout=self.logs, stderr=self.logs, env={**os.environ, **self.environment},
         )
         scheme = "https" if "--tls-cert" in self.options else "http"
-        self.listen = self.wait_for(r"address"?[=:]"?([0-9.]+:[0-9]+)")
+        self.listen = self.wait_for(r'address"?[=:]"?([0-9.]+:[0-9]+)')
         self.url = f"{scheme}://{self.listen}"
 
     def wait_for(self, pattern):
