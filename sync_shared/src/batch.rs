@@ -22,7 +22,7 @@ pub const FULL_BYTES: usize = 32 * 1024 * 1024;
 pub const MAX_MARKS: usize = 100;
 
 /// What a list of too many changes is called.
-pub const OVER_LIMIT: &str = "more than 10,000 changes";
+pub const OVER_LIMIT: &str = "more than 10000 changes";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchKind {

@@ -40,6 +40,27 @@ pub enum Kind {
 }
 
 impl Kind {
+    const ALL: [Kind; 13] = [
+        Kind::NotInitialized,
+        Kind::TableNotFound,
+        Kind::TableNotTracked,
+        Kind::UnsupportedTable,
+        Kind::InvalidArgument,
+        Kind::InvalidBatch,
+        Kind::LimitExceeded,
+        Kind::HashMismatch,
+        Kind::FullResyncRequired,
+        Kind::EpochMismatch,
+        Kind::UnresolvedConflict,
+        Kind::SchemaMismatch,
+        Kind::PermissionDenied,
+    ];
+
+    /// The kind of this name, as an error's message has it.
+    pub fn named(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Kind::NotInitialized => "NotInitialized",

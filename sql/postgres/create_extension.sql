@@ -1,0 +1,2 @@
+-- Run once by the container of PostgreSQL, in its database.
+CREATE EXTENSION pg_sync;
