@@ -7,7 +7,7 @@ import threading
 import psycopg
 import pytest
 
-from ledger import INSERT, MANY, T, assert_replays, copy_into, logged, trigger
+from replay import INSERT, MANY, T, assert_replays, copy_into, logged, trigger
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from ledger import assert_replays, table_rows
+from replay import assert_replays, table_rows
 
 SEED = int(os.environ.get("SYNC_SEED") or random.randrange(1_000_000))
 EXAMPLES = int(os.environ.get("SYNC_EXAMPLES", "100"))

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ledger import INSERT, MANY, T, assert_replays, copy_into, logged, trigger
+from replay import INSERT, MANY, T, assert_replays, copy_into, logged, trigger
 
 
 @pytest.fixture
