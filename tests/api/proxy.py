@@ -11,12 +11,12 @@ CHUNK = 16 * 1024
 class Proxy:
     """Forwards a port of its own to one of loopback. `delay` seconds pass before what the server sends is passed on.
 
-    With `cuts` every connection may be cut: refused, reset, left half-open or ended in the middle, in either direction, after a random number
-    of bytes. `quiet()` ends that.
+    With `cuts` connections are cut: refused, reset, left half-open or ended in the middle, in either direction, after a random number of
+    bytes, until so many were; `made` counts them. `quiet()` ends that before.
     """
 
     def __init__(self, target, delay=0.0, cuts=0, seed=0):
-        self.target, self.delay, self.cuts, self.done = target, delay, cuts, 0
+        self.target, self.delay, self.cuts, self.made = target, delay, cuts, 0
         self.random = random.Random(seed)
         self.lock = threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=100)
@@ -36,11 +36,10 @@ class Proxy:
     def plan(self):
         """How this connection ends: (way, direction, bytes), or None."""
         with self.lock:
-            if self.done >= self.cuts:
+            if self.made >= self.cuts:
                 return None
-            self.done += 1
             way = self.random.choice(("refuse", "reset", "end", "reset", "end", "half-open"))
-            bytes = int(self.random.expovariate(1 / 60_000)) if self.random.random() < 0.6 else self.random.randrange(1, 3000)
+            bytes = int(self.random.expovariate(1 / 20_000)) if self.random.random() < 0.5 else self.random.randrange(1, 3000)
             return way, self.random.choice(("up", "down")), bytes
 
     def accept(self):
@@ -51,6 +50,7 @@ class Proxy:
                 return
             plan = self.plan()
             if plan and plan[0] == "refuse":
+                self.made += 1
                 reset(client)
                 continue
             try:
@@ -74,6 +74,7 @@ class Proxy:
                 if state["silent"]:
                     continue
                 if plan and plan[1] == name and passed + len(data) > plan[2]:
+                    self.made += 1
                     sink.sendall(data[: max(plan[2] - passed, 0)])
                     if plan[0] == "half-open":
                         state["silent"] = True

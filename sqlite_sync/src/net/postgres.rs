@@ -19,8 +19,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// How long the server is waited for to notice that the session ends.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// Notices of a dead connection come after so long without an answer.
+/// After so long without an answer the system asks whether the server is there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// The shortest time that the system takes for that.
+const SECOND: Duration = Duration::from_secs(1);
 
 const FIND_SCHEMA: &str = "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e \
     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace WHERE e.extname OPERATOR(pg_catalog.=) 'pg_sync'";
@@ -60,7 +62,8 @@ impl PostgresLink {
             SslMode::Prefer if is_local => None,
             _ => Some(MakeRustlsConnect::new(tls::client_config(&options.tls)?)),
         };
-        config.connect_timeout(patience.idle()).tcp_user_timeout(patience.idle()).keepalives_idle(KEEPALIVE.min(patience.idle()));
+        let idle = patience.idle().max(SECOND);
+        config.connect_timeout(patience.idle()).tcp_user_timeout(idle).keepalives_idle(idle.min(KEEPALIVE));
         if config.get_application_name().is_none() {
             config.application_name("sqlite_sync");
         }
