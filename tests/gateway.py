@@ -26,7 +26,9 @@ class Gateway:
     @classmethod
     def start(cls, database, *options, port=0):
         """A gateway on a port of loopback, a free one by default, without a limit of requests."""
-        arguments = ["--database", str(database), "--log-json", "--requests-per-minute", "0", *map(str, options)]
+        arguments = ["--database", str(database), "--log-json", *map(str, options)]
+        if "--requests-per-minute" not in options:
+            arguments += ["--requests-per-minute", "0"]
         with tempfile.NamedTemporaryFile(prefix="sync_api-", suffix=".log", delete=False) as file:
             log = pathlib.Path(file.name)
             process = subprocess.Popen(
