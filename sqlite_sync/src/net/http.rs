@@ -116,7 +116,7 @@ impl HttpLink {
         }
         let what = said.map_or_else(|| format!("HTTP status {status}"), |said| said.message);
         match status.as_u16() {
-            408 | 429 | 500 | 502 | 503 | 504 => Failure::busy(&self.base, what, after),
+            408 | 429 | 502 | 503 | 504 => Failure::busy(&self.base, what, after),
             401 | 403 => Error::new(Kind::PermissionDenied, format!("the server at {} says: {what}", self.base)).into(),
             413 => Error::limit(format!("the server at {} says: {what}", self.base)).into(),
             300..=399 => failure::refused(&self.base, "it redirects to another address; give that one").into(),

@@ -55,6 +55,8 @@ impl Transport for PatientTransport {
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
         let since = Instant::now();
+        // What comes without a pause is given up as well.
+        self.patience.check(since)?;
         loop {
             match self.stream.read(self.buffers.input_append_buf()) {
                 Ok(amount) => {
