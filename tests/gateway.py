@@ -20,9 +20,10 @@ PATIENCE = 30
 LOOPBACK = "127.0.0.1:0"
 
 
-def postgres_url(replica, user="postgres"):
-    """How the gateway, or a client, reaches the database of a `PgReplica`."""
-    return f"postgres:///{replica.database}?host={replica.cluster.folder}&user={user}"
+def postgres_url(replica, user="postgres", database=None, more=""):
+    """How the gateway, or a client, reaches the database of a `PgReplica` by its server's socket."""
+    port = getattr(replica.cluster, "port", 5432)
+    return f"postgres://{user}@/{database or replica.database}?host={replica.cluster.folder}&port={port}{more}"
 
 
 def run(*arguments, check=True):
@@ -33,11 +34,18 @@ def run(*arguments, check=True):
     return done
 
 
+def add_token(database, name, *options):
+    """A new token; `options` as of `sync_api token add`."""
+    return run("--database", database, "token", "add", name, *options).stdout.strip()
+
+
 class Gateway:
-    """A running gateway. `options` go to its command line."""
+    """A running gateway, without a limit of requests unless `options`, which go to its command line, have one."""
 
     def __init__(self, database, *options, token=None, listen=LOOPBACK, environment=None):
         self.database, self.options, self.environment = str(database), [str(option) for option in options], environment or {}
+        if "--requests-per-minute" not in self.options:
+            self.options += ["--requests-per-minute", "0"]
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.listen = listen
         self.logs = tempfile.NamedTemporaryFile("w+", prefix="sync_api", suffix=".log")
@@ -54,6 +62,10 @@ class Gateway:
         scheme = "https" if "--tls-cert" in self.options else "http"
         self.listen = self.wait_for(r'address"?[=:]"?([0-9.]+:[0-9]+)')
         self.url = f"{scheme}://{self.listen}"
+
+    @property
+    def port(self):
+        return int(self.listen.rsplit(":", 1)[1])
 
     def wait_for(self, pattern):
         """Until the log has this; its first group."""

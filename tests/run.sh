@@ -9,7 +9,8 @@
 # postgres  lints of pg_sync, which is installed into PostgreSQL 15, and the extension in a scratch cluster (pytest);
 #         SYNC_COMMITS, SYNC_CRASHES and SYNC_EXAMPLES for more of what stress does
 # cross   SQLite and PostgreSQL sync with each other (pytest); SYNC_SEEDS=1:1000 for more histories, SYNC_CRASHES=120 for more crashes
-# api     lints and tests of sync_api, and the gateway before both databases, with real clients and a browser (pytest)
+# api     lints and tests of sync_api; the gateway before both databases, with real clients and a browser, and sync_with over HTTP and to
+#         PostgreSQL (pytest); SYNC_CUTS=300 for more cut connections, SYNC_CUT_SEED for others
 # postgres16, postgres17, postgres18  the extension in those versions of the server, which come from wheels: what postgres and cross test,
 #         not part of the default run
 # compile  compiles pg_sync for the versions of the server that there are no headers of here, by the declarations that come with pgrx,
@@ -147,6 +148,9 @@ cross() {
     $VENV/bin/pytest tests/cross
 }
 
+# The gateway has a SQLite of its own: an invocation of its own.
+build_gateway() { cargo build --release -p sync_api; }
+
 # The browser that the gateway's page is tested in.
 require_browser() {
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null || debian chromium
@@ -159,10 +163,9 @@ api() {
     require_browser
     build_extension
     install_postgres
-    # By itself: it has a SQLite of its own.
     lint sync_api
     cargo test --quiet --release -p sync_api
-    cargo build --release -p sync_api
+    build_gateway
     $VENV/bin/pytest tests/api
 }
 
@@ -231,6 +234,7 @@ docs() {
     require_python
     require_node
     build_extension
+    build_gateway
     install_postgres
     $VENV/bin/pytest tests/docs
 }
@@ -274,6 +278,9 @@ bench() {
     $VENV/bin/python tests/bench/run.py
     install_postgres
     $VENV/bin/python tests/bench/postgres.py
+    build_gateway
+    $VENV/bin/python tests/bench/api.py
+    $VENV/bin/python tests/bench/network.py
 }
 
 parts=("$@")

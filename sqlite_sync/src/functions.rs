@@ -1,16 +1,13 @@
 //! The SQL functions, in the contract's order: each a few lines over the core.
 
-use crate::error::{engine, result};
+use crate::error::result;
 use crate::host::SqliteHost;
 use crate::sets;
+use crate::sync_with::sync_with;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef as SqlRef};
-use rusqlite::{Connection, OpenFlags};
-use std::time::Duration;
+use rusqlite::Connection;
 use sync_shared::{ApplyOptions, Direction, Error, Result};
-
-/// How long `sync_with` waits for another writer of the other database.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Registers every function and set with a connection.
 pub fn register(connection: &Connection) -> rusqlite::Result<()> {
@@ -132,9 +129,15 @@ static FUNCTIONS: &[Function] = &[
         sync_shared::poll(host, a.text(0, "subscription_id")?, a.integer(1, 100)?).and_then(text)
     }),
     // With another database
-    database("sync_pull", (1, 2), |host, a| sync_with(host, a, Direction::Pull)),
-    database("sync_push", (1, 2), |host, a| sync_with(host, a, Direction::Push)),
-    database("sync_with", (1, 2), |host, a| sync_with(host, a, Direction::Both)),
+    database("sync_pull", (1, 2), |host, a| {
+        sync_with(host, a.text(0, "url")?, Direction::Pull, a.optional_text(1)?).and_then(text)
+    }),
+    database("sync_push", (1, 2), |host, a| {
+        sync_with(host, a.text(0, "url")?, Direction::Push, a.optional_text(1)?).and_then(text)
+    }),
+    database("sync_with", (1, 2), |host, a| {
+        sync_with(host, a.text(0, "url")?, Direction::Both, a.optional_text(1)?).and_then(text)
+    }),
 ];
 
 fn call(function: &Function, context: &Context<'_>) -> rusqlite::Result<ToSqlOutput<'static>> {
@@ -144,22 +147,6 @@ fn call(function: &Function, context: &Context<'_>) -> rusqlite::Result<ToSqlOut
     let mut host = SqliteHost::new(&connection);
     let answer = (function.body)(&mut host, &Arguments { context });
     answer.map(ToSqlOutput::Owned).map_err(result)
-}
-
-/// Syncs with another SQLite file.
-fn sync_with(host: &mut SqliteHost<'_>, arguments: &Arguments<'_>, direction: Direction) -> Result<SqlValue> {
-    let url = arguments.text(0, "url")?;
-    let scheme = url.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-    if let Some(scheme) = scheme.filter(|s| s != "file") {
-        return Err(Error::argument(format!("this build of the extension cannot reach {scheme}:// addresses; give a path or a file: URL")));
-    }
-    if url.is_empty() {
-        return Err(Error::argument("the url is empty; give a path or a file: URL"));
-    }
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let server = Connection::open_with_flags(url, flags).map_err(engine)?;
-    server.busy_timeout(BUSY_TIMEOUT).map_err(engine)?;
-    sync_shared::sync_with(host, &mut SqliteHost::new(&server), direction, arguments.optional_text(1)?).and_then(text)
 }
 
 /// The arguments of a call. NULL is as good as left out.

@@ -113,6 +113,10 @@ impl Host for SqliteHost<'_> {
 
     fn begin(&mut self) -> Result<()> {
         flush_labels(self)?;
+        if self.connection.is_autocommit() {
+            // Since this call's last transaction others may have written, and changed tables.
+            self.forget_schema();
+        }
         self.transactions.begin(self.connection)
     }
 

@@ -12,6 +12,8 @@ mod functions;
 mod host;
 mod log;
 mod log_view;
+#[cfg(feature = "net")]
+mod net;
 mod quote;
 mod raw;
 mod references;
@@ -19,6 +21,7 @@ mod resolver;
 mod rows;
 mod sets;
 mod statements;
+mod sync_with;
 mod transaction;
 
 pub use functions::register;

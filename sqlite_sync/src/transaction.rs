@@ -57,6 +57,15 @@ impl Transactions {
     }
 }
 
+/// Is no transaction open, of the application's or of a statement that reads? Then each unit of work ends with its own COMMIT, also
+/// within the SELECT that calls us, and other connections can write in between.
+#[cfg(feature = "net")]
+#[allow(unsafe_code)]
+pub fn is_free(connection: &Connection) -> bool {
+    // SAFETY: the handle is that of an open connection; without a name all its databases are asked.
+    connection.is_autocommit() && unsafe { ffi::sqlite3_txn_state(connection.handle(), std::ptr::null()) } == ffi::SQLITE_TXN_NONE
+}
+
 /// Has SQLite read every page anew. Where a rollback met an error of the disk it may keep pages that were to be undone, for as long as
 /// the statement runs that has called us.
 #[allow(unsafe_code)]

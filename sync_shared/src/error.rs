@@ -180,6 +180,11 @@ impl Error {
         Self::new(Kind::SchemaMismatch, format!("the sync tables are damaged: {what}"))
     }
 
+    /// Another writer of the database has its turn.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Error::Engine(engine) if engine.code == "SQLITE_BUSY")
+    }
+
     pub fn kind(&self) -> Option<Kind> {
         match self {
             Error::Sync { kind, .. } => Some(*kind),

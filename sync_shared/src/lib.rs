@@ -58,6 +58,10 @@ mod resync;
 mod hash;
 mod status;
 mod subscribe;
+
+mod progress;
+mod server;
+mod sync_options;
 mod sync_with;
 
 pub use apply::{ApplyOptions, apply_batch, retry, discard};
@@ -81,9 +85,11 @@ pub use reconcile::reconcile;
 pub use resolve::resolve_conflict;
 pub use resync::begin_resync;
 pub use schema::SCHEMA_TABLES;
+pub use server::{HostServer, Server};
 pub use state::{last_push_version, last_server_version, state_json};
 pub use status::{status, tables, TrackedSummary};
 pub use subscribe::{poll, subscribe, unsubscribe};
+pub use sync_options::{SyncOptions, Tls};
 pub use sync_with::{Direction, sync_with};
 pub use table::{Column, Description, Layout, Portable, Reference, RelationKind, RowHash, Storage, Table, TextFold};
 pub use track::{track_table, untrack_table};

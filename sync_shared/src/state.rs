@@ -3,6 +3,7 @@
 use crate::cursor::{Cursor, full_resync};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Host, query_integer};
+use crate::progress;
 use crate::value::ValueRef;
 use serde_json::json;
 use std::collections::HashMap;
@@ -37,6 +38,8 @@ pub struct State {
     /// Milliseconds.
     pub max_clock_skew: i64,
     pub schema_cookie: i64,
+    /// How far the last `sync_with` came, as JSON; empty before the first.
+    pub progress: String,
 }
 
 impl State {
@@ -72,6 +75,7 @@ impl State {
             resync: integer("resync", 0)? != 0,
             max_clock_skew: integer("max_clock_skew", DEFAULT_MAX_CLOCK_SKEW)?,
             schema_cookie: integer("schema_cookie", -1)?,
+            progress: text(progress::KEY),
         })
     }
 

@@ -5,6 +5,7 @@ use crate::change::Operation;
 use crate::clients::clients;
 use crate::error::{Error, Kind, Result};
 use crate::host::{Host, LogRange, query_integer};
+use crate::progress;
 use crate::table::Table;
 use crate::unseen::{Peer, count_unseen};
 use serde_json::{Value as Json, json};
@@ -67,7 +68,7 @@ pub fn status(host: &mut dyn Host) -> Result<String> {
     let server = Peer::upstream(host, &state)?;
     let pending = count_unseen(host, &catalog, &server)?;
     let count = |host: &mut dyn Host, sql: &str| query_integer(host, sql, &[]);
-    Ok(json!({
+    let mut answer = json!({
         "tables": per_table,
         "rejections": count(host, "SELECT count(*) FROM _sync_rejections")?,
         "conflicts": count(host, "SELECT count(*) FROM _sync_conflicts")?,
@@ -76,8 +77,11 @@ pub fn status(host: &mut dyn Host) -> Result<String> {
         "clients": clients,
         "maxVersion": head,
         "logBytes": host.log_bytes()?,
-    })
-    .to_string())
+    });
+    if !state.progress.is_empty() {
+        answer["sync"] = progress::read(&state.progress);
+    }
+    Ok(answer.to_string())
 }
 
 /// The tracked tables that the caller may read, by index.

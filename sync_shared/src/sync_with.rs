@@ -1,17 +1,25 @@
-//! `sync_with`: pull, then push, against another database in one call. Every batch is a transaction of its own on each side, so a call
-//! that is stopped anywhere goes on where it was.
+//! `sync_with`: pull, then push, against a server in one call. Every batch is a transaction of its own on each side, so a call that is
+//! stopped anywhere goes on where it was, and nothing is held while the server is waited for.
 
 use crate::apply::{ApplyOptions, apply_counted};
-use crate::clients::register_client;
 use crate::error::{Error, Result};
-use crate::fetch::fetch_changes;
 use crate::fetch_local::{acknowledge_push, fetch_local_changes};
 use crate::host::Host;
+use crate::progress::{Phase, Progress};
+use crate::server::Server;
 use crate::state::{State, last_push_version, last_server_version};
-use serde_json::{Map, Value as Json, json};
+use crate::sync_options::SyncOptions;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
+use std::time::{Duration, Instant};
 
-/// Changes per batch unless the options say otherwise.
+/// Changes of the first batch unless the options say otherwise.
 const BATCH_SIZE: i64 = 1000;
+/// Changes of a batch once it has turned out that many wait.
+const LARGE_BATCH_SIZE: i64 = 5000;
+/// Between two attempts to write while another connection does.
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// Which ways to sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,28 +29,23 @@ pub enum Direction {
     Both,
 }
 
-#[derive(Default)]
-struct Totals {
-    pulled: i64,
-    pushed: i64,
-    applied: i64,
-    conflicts: i64,
-    rejected: i64,
-    batches: i64,
-}
-
-/// Syncs with a server that is reached as another host; the totals as JSON.
-pub fn sync_with(client: &mut dyn Host, server: &mut dyn Host, direction: Direction, options: Option<&str>) -> Result<String> {
-    let batch_size = parse_options(options)?;
+/// Syncs with a server, which is called `name` in `sync_status()`; the totals as JSON.
+///
+/// Errors: the contract's, of either side, and the engine's, or the network's. What was exchanged until then stays.
+pub fn sync_with(
+    client: &mut dyn Host,
+    server: &mut dyn Server,
+    name: &str,
+    direction: Direction,
+    options: &SyncOptions,
+) -> Result<String> {
     let origin = State::load(client)?.origin_id;
-    State::load(server)?;
-    let mut totals = Totals::default();
-    if direction != Direction::Push {
-        pull(client, server, &origin, batch_size, &mut totals)?;
-    }
-    if direction != Direction::Pull {
-        push(client, server, batch_size, &mut totals)?;
-    }
+    let first = if direction == Direction::Push { Phase::Push } else { Phase::Pull };
+    let mut progress = Progress::begin(client, name, first);
+    let ended = exchange(client, server, &origin, direction, options, &mut progress);
+    progress.end(client, ended.as_ref().err());
+    ended?;
+    let totals = &progress.totals;
     Ok(json!({
         "pulled": totals.pulled,
         "pushed": totals.pushed,
@@ -56,59 +59,92 @@ pub fn sync_with(client: &mut dyn Host, server: &mut dyn Host, direction: Direct
     .to_string())
 }
 
-fn parse_options(options: Option<&str>) -> Result<i64> {
-    let Some(text) = options else { return Ok(BATCH_SIZE) };
-    let members: Map<String, Json> =
-        serde_json::from_str(text).map_err(|e| Error::argument(format!("the options are not a JSON object: {e}")))?;
-    let mut batch_size = BATCH_SIZE;
-    for (option, value) in &members {
-        match option.as_str() {
-            "batchSize" => {
-                batch_size = value.as_i64().ok_or_else(|| Error::argument("option \"batchSize\" must be a number"))?;
-            }
-            "token" | "timeoutMs" | "tls" => {}
-            _ => return Err(Error::argument(format!("there is no option {option:?}"))),
-        }
+fn exchange(
+    client: &mut dyn Host,
+    server: &mut dyn Server,
+    origin: &str,
+    direction: Direction,
+    options: &SyncOptions,
+    progress: &mut Progress<'_>,
+) -> Result<()> {
+    if direction != Direction::Push {
+        pull(client, server, origin, options, progress)?;
     }
-    Ok(batch_size)
+    if direction != Direction::Pull {
+        push(client, server, options, progress)?;
+    }
+    Ok(())
 }
 
-fn pull(client: &mut dyn Host, server: &mut dyn Host, origin: &str, batch_size: i64, totals: &mut Totals) -> Result<()> {
+/// What has to be known of a batch before it is applied, or pushed.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Outline {
+    to_version: i64,
+    has_more: bool,
+    changes: Vec<IgnoredAny>,
+}
+
+impl Outline {
+    fn of(batch: &str) -> Result<Outline> {
+        serde_json::from_str(batch).map_err(|_| Error::batch("what the server has answered is no batch"))
+    }
+}
+
+fn pull(
+    client: &mut dyn Host,
+    server: &mut dyn Server,
+    origin: &str,
+    options: &SyncOptions,
+    progress: &mut Progress<'_>,
+) -> Result<()> {
+    let largest = server.largest_fetch();
+    let mut size = options.batch_size.unwrap_or(BATCH_SIZE).min(largest);
     loop {
         let cursor = last_server_version(client)?;
-        let batch = fetch_changes(server, cursor, batch_size, Some(origin))?;
-        let (answer, changes) = apply_counted(client, &batch, ApplyOptions::parse(None)?)?;
-        let answer = totals.count(&answer)?;
-        totals.pulled += changes as i64;
-        let cursor = last_server_version(client)?;
-        if answer["hasMore"] != true {
-            register_client(server, origin, cursor)?;
-            return Ok(());
+        let batch = server.fetch_changes(cursor, size, origin)?;
+        let outline = Outline::of(&batch)?;
+        if outline.has_more {
+            size = options.batch_size.unwrap_or(LARGE_BATCH_SIZE).min(largest);
+            server.expect_fetch(outline.to_version, size, origin);
+        }
+        let (answer, changes) = in_turn(client, options, |client| apply_counted(client, &batch, ApplyOptions::parse(None)?))?;
+        progress.totals.count(&answer)?;
+        progress.totals.pulled += changes as i64;
+        progress.batch(client, Phase::Pull);
+        if !outline.has_more {
+            return server.register_client(origin, last_server_version(client)?);
         }
     }
 }
 
-fn push(client: &mut dyn Host, server: &mut dyn Host, batch_size: i64, totals: &mut Totals) -> Result<()> {
+fn push(client: &mut dyn Host, server: &mut dyn Server, options: &SyncOptions, progress: &mut Progress<'_>) -> Result<()> {
+    let mut size = options.batch_size.unwrap_or(BATCH_SIZE);
     loop {
-        let batch = fetch_local_changes(client, batch_size)?;
-        let (answer, changes) = apply_counted(server, &batch, ApplyOptions::parse(None)?)?;
-        let answer = totals.count(&answer)?;
-        totals.pushed += changes as i64;
-        acknowledge_push(client, answer["toVersion"].as_i64().unwrap_or(0))?;
-        if answer["hasMore"] != true {
+        let batch = in_turn(client, options, |client| fetch_local_changes(client, size))?;
+        let outline = Outline::of(&batch)?;
+        let answer = server.apply_batch(batch)?;
+        let answer = progress.totals.count(&answer)?;
+        progress.totals.pushed += outline.changes.len() as i64;
+        if answer["toVersion"].as_i64() != Some(outline.to_version) {
+            return Err(Error::batch("the server has answered something else than what it was sent"));
+        }
+        in_turn(client, options, |client| acknowledge_push(client, outline.to_version))?;
+        progress.batch(client, Phase::Push);
+        if !outline.has_more {
             return Ok(());
         }
+        size = options.batch_size.unwrap_or(LARGE_BATCH_SIZE);
     }
 }
 
-impl Totals {
-    fn count(&mut self, answer: &str) -> Result<Json> {
-        let answer: Json = serde_json::from_str(answer).map_err(Error::corrupt)?;
-        let member = |name: &str| answer[name].as_i64().unwrap_or(0);
-        self.applied += member("applied");
-        self.conflicts += member("conflicts");
-        self.rejected += member("rejected") + member("deferred");
-        self.batches += 1;
-        Ok(answer)
+/// Does a step on the client once no other connection writes: whatever its own patience is, a batch that has come is not given up for it.
+fn in_turn<T>(client: &mut dyn Host, options: &SyncOptions, mut step: impl FnMut(&mut dyn Host) -> Result<T>) -> Result<T> {
+    let until = Instant::now() + options.timeout;
+    loop {
+        match step(client) {
+            Err(error) if error.is_busy() && !client.is_in_transaction() && Instant::now() < until => std::thread::sleep(PAUSE),
+            done => return done,
+        }
     }
 }

@@ -1,5 +1,7 @@
-"""Fixtures: databases of both kinds behind gateways."""
+"""Fixtures: databases of both kinds behind gateways, and a PostgreSQL server that is reached by TCP as well."""
 
+import json
+import socket
 import subprocess
 
 import pytest
@@ -7,8 +9,10 @@ import pytest
 from cluster import Cluster
 from gateway import Gateway, Stream, postgres_url
 from pg_replica import PgReplica
+from proxy import Proxy
 from replica import Replica
 
+PERSON_PG = "CREATE TABLE person(id bigint PRIMARY KEY, name text, email text)"
 PERSON = {
     "sqlite": "CREATE TABLE Person (Id TEXT PRIMARY KEY NOT NULL, Name TEXT, Email TEXT)",
     "postgres": 'CREATE TABLE "Person" ("Id" text PRIMARY KEY, "Name" text, "Email" text)',
@@ -17,7 +21,14 @@ PERSON = {
 
 @pytest.fixture(scope="session")
 def cluster():
-    cluster = Cluster()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cluster = Cluster(f"listen_addresses = '127.0.0.1'\nport = {port}\n")
+    cluster.port = port
+    # The socket's name has the port; the other fixtures connect by it.
+    connect = cluster.connect
+    cluster.connect = lambda *args, **options: connect(*args, port=port, **options)
     yield cluster
     cluster.close()
 
@@ -57,8 +68,7 @@ def make_gateway():
     running = []
 
     def make(database, *options, **more):
-        url = database if isinstance(database, str) else database.url
-        running.append(Gateway(url, *options, **more))
+        running.append(Gateway(getattr(database, "url", database), *options, **more))
         return running[-1]
 
     yield make
@@ -68,8 +78,8 @@ def make_gateway():
 
 @pytest.fixture
 def gateway(make_gateway, database):
-    """A gateway before `database`, without limits on requests."""
-    return make_gateway(database, "--requests-per-minute", 0)
+    """A gateway before `database`."""
+    return make_gateway(database)
 
 
 @pytest.fixture
@@ -94,12 +104,59 @@ def subscribe(gateway):
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory):
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    """Paths of a certificate of its own authority for 127.0.0.1 and localhost, its key, and one of somebody else."""
     folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", cert,
-         "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )
-    return cert, key
+    for name in ("server", "stranger"):
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
+             "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+             "-addext", "basicConstraints=critical,CA:FALSE",
+             "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"],
+            check=True, capture_output=True,
+        )
+    return folder
+
+
+@pytest.fixture
+def postgres(cluster):
+    """A new PostgreSQL database with an empty, tracked `person` table; `url` is how it is reached."""
+    server = PgReplica(cluster)
+    server.sql(PERSON_PG)
+    server.track("person")
+    server.url = f"postgres://postgres@127.0.0.1:{cluster.port}/{server.database}"
+    server.socket_url = postgres_url(server)
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["http", "http-postgres", "postgres"])
+def remote(request, make_gateway):
+    """A server with an empty `Person` table, and `url` to sync with it: a gateway over SQLite, one over PostgreSQL, or PostgreSQL itself."""
+    if request.param == "http":
+        server = request.getfixturevalue("server")
+        server.sql("PRAGMA journal_mode = WAL")
+        server.url = make_gateway(server.path).url
+        return server
+    server = request.getfixturevalue("postgres")
+    if request.param == "http-postgres":
+        server.url = make_gateway(server.url).url
+    return server
+
+
+def sync_with(replica, url, way="sync_with", **options):
+    """The answer of one call."""
+    return replica.json(f"SELECT {way}(?, ?)", url, json.dumps(options) if options else None)
+
+
+@pytest.fixture
+def proxy():
+    """Start a `Proxy` in front of a port."""
+    running = []
+
+    def start(target, **network):
+        running.append(Proxy(target, **network))
+        return running[-1]
+
+    yield start
+    for proxy in running:
+        proxy.close()

@@ -8,7 +8,7 @@ import uuid
 import jwt
 import pytest
 
-from gateway import Stream, run
+from gateway import Stream, add_token, postgres_url, run
 
 ME, OTHER, RELAY = str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4())
 SECRET = "a secret of more than thirty-two bytes, for tests"
@@ -16,7 +16,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def token(database, name, *options):
-    made = run("--database", database.url, "token", "add", name, *options).stdout.strip()
+    made = add_token(database.url, name, *options)
     assert made.startswith("sync_") and len(made) > 64
     return made
 
@@ -273,11 +273,11 @@ def test_sqlite_has_no_roles(make_database):
     assert refused.returncode != 0 and "no roles" in refused.stderr
 
 
-def test_nothing_secret_is_in_an_answer_or_a_log(make_database, cluster, make_gateway):
+def test_nothing_secret_is_in_an_answer_or_a_log(make_database, make_gateway):
     """A canary in every secret, and every way to make the gateway talk of it."""
     database = make_database("postgres")
     secret = "canary" + uuid.uuid4().hex
-    url = f"postgres:///{database.database}?host={cluster.folder}&user=postgres&password={secret}"
+    url = postgres_url(database, more=f"&password={secret}")
     mine = token(database, "phone", "--origin", ME)
     gateway = make_gateway(url, "--timeout", 1)
     said = []
@@ -312,7 +312,6 @@ def test_sqlite_errors_do_not_leak_either(make_database, make_gateway):
 
 
 def test_a_gateway_speaks_tls_when_given_a_certificate(database, make_gateway, certificate):
-    cert, key = certificate
-    gateway = make_gateway(database, "--tls-cert", cert, "--tls-key", key)
-    with gateway.client(verify=str(cert)) as http:
+    gateway = make_gateway(database, "--tls-cert", certificate / "server.pem", "--tls-key", certificate / "server.key")
+    with gateway.client(verify=str(certificate / "server.pem")) as http:
         assert http.get("/health").status_code == 200

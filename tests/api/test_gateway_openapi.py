@@ -8,7 +8,7 @@ import pytest
 import schemathesis
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from gateway import run
+from gateway import add_token
 
 REQUESTS = 40
 
@@ -22,8 +22,8 @@ def test_every_route_is_described(http):
 
 def test_the_gateway_answers_as_the_document_says(make_gateway, database):
     database.sql("""INSERT INTO "Person" VALUES ('p1', 'x', NULL)""")
-    token = run("--database", database.url, "token", "add", "x", "--origin", str(uuid.uuid4()), "--relay").stdout.strip()
-    gateway = make_gateway(database, "--requests-per-minute", 0)
+    token = add_token(database.url, "x", "--origin", str(uuid.uuid4()), "--relay")
+    gateway = make_gateway(database)
     headers = {"Authorization": f"Bearer {token}"}
     schema = schemathesis.openapi.from_url(f"{gateway.url}/openapi.json", headers=headers)
     for operation in schema.get_all_operations():

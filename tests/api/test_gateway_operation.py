@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 
-from gateway import PROGRAM, run
+from gateway import PROGRAM, postgres_url, run
 from prometheus_client.parser import text_string_to_metric_families
 
 ME = "6242d466-6887-433a-923f-bcc1ec471740"
@@ -92,10 +92,12 @@ def test_a_table_can_be_tracked_when_the_gateway_starts(make_gateway, tmp_path):
     assert refused.returncode == 1 and "nope" in refused.stderr
 
 
-def test_what_cannot_be_started_says_why_and_tells_no_secret(cluster, tmp_path):
-    url = f"postgres:///postgres?host={cluster.folder}&user=postgres&password=canary"
+def test_what_cannot_be_started_says_why_and_tells_no_secret(postgres, tmp_path):
+    def url(database):
+        return postgres_url(postgres, database=database, more="&password=canary")
+
     for database, words in [
-        (url, "CREATE EXTENSION pg_sync"), ("mysql://canary@x/y", "--database"), (f"postgres:///nope?host={cluster.folder}&user=postgres&password=canary", "3D000"),
+        (url("postgres"), "CREATE EXTENSION pg_sync"), ("mysql://canary@x/y", "--database"), (url("nope"), "3D000"),
         (str(tmp_path / "no" / "such" / "folder" / "x.db"), "cannot open"), ("postgres://canary:canary@[/x", "connection string"),
     ]:
         refused = subprocess.run([PROGRAM, "--database", database, "--listen", "127.0.0.1:0"], text=True, capture_output=True, timeout=90, check=False)

@@ -9,7 +9,7 @@ import uuid
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from gateway import run
+from gateway import add_token
 
 ME = str(uuid.uuid4())
 # Where the pictures go, to be looked at.
@@ -104,7 +104,7 @@ def test_changes_arrive_as_they_happen(server, make_gateway, open_page):
 
 
 def test_a_token_is_asked_for_and_the_keyboard_is_enough(server, make_gateway, open_page):
-    token = run("--database", server.url, "token", "add", "page").stdout.strip()
+    token = add_token(server.url, "page")
     page = open_page(make_gateway(server))
     expect(page.locator("#ask")).to_be_visible()
     picture(page, "token")

@@ -25,7 +25,10 @@ def folded(text):
 def test_the_snippets_for_postgresql_run_and_print_what_is_shown(cluster, tmp_path):
     (tmp_path / "target").symlink_to(REPOSITORY / "target")
     database = cluster.create_database()
-    where = {"PGHOST": str(cluster.folder), "PGUSER": "postgres", "PGDATABASE": database, "SERVER": ""}
+    where = {
+        "PGHOST": str(cluster.folder), "PGUSER": "postgres", "PGDATABASE": database, "SERVER": "",
+        "SERVER_URL": f"postgres://postgres@/{database}?host={cluster.folder}",
+    }
     (tmp_path / "node_modules").symlink_to(NODE_PACKAGES)
     blocks = [block for block in BLOCKS if block.is_postgres]
     assert {block.language for block in blocks} == {"psql", "python", "js"}

@@ -39,7 +39,7 @@ class Block:
     @property
     def is_postgres(self):
         """It needs a PostgreSQL server: test_postgres_readme.py runs it."""
-        return self.language == "psql" or "import psycopg" in self.text or "from 'pg'" in self.text
+        return self.language == "psql" or "import psycopg" in self.text or "from 'pg'" in self.text or "postgres://" in self.text
 
     @property
     def is_run(self):

@@ -1,0 +1,267 @@
+"""`sync_with(url)`: pull and push over HTTP and against PostgreSQL in one call."""
+
+import json
+import threading
+import time
+
+import pytest
+
+from conftest import sync_with
+from crafted import let_the_clock_tick
+from gateway import add_token
+from replica import DRIVER_ERRORS, sync_error
+
+MEMBERS = {"pulled", "pushed", "applied", "conflicts", "rejected", "batches", "lastServerVersion", "lastPushVersion"}
+
+
+def add(replica, *ids):
+    with replica.transaction("BEGIN"):
+        replica.many("INSERT INTO Person VALUES (?, 'x', NULL)", [(id,) for id in ids])
+
+
+def test_one_call_pulls_and_pushes(remote, client):
+    add(remote, 1, 2)
+    add(client, 10)
+    answer = sync_with(client, remote.url)
+    assert set(answer) == MEMBERS
+    assert (answer["pulled"], answer["pushed"], answer["conflicts"], answer["rejected"]) == (2, 1, 0, 0)
+    assert answer["lastServerVersion"] == client.cursor
+    assert answer["lastPushVersion"] == client.value("SELECT sync_last_push_version()")
+    assert client.hash() == remote.hash()
+    assert [tuple(client_)[:1] for client_ in remote.sql("SELECT origin_id, last_sync_version FROM sync_clients()")] == [(client.origin,)]
+
+
+def test_each_way_alone(remote, client):
+    add(remote, 1)
+    add(client, 10)
+    assert sync_with(client, remote.url, "sync_pull")["pulled"] == 1
+    assert len(remote.rows("person")) == 1
+    assert sync_with(client, remote.url, "sync_push")["pushed"] == 1
+    assert client.hash() == remote.hash()
+
+
+def test_many_batches_are_one_call(remote, client):
+    add(remote, *range(1, 3001))
+    add(client, *range(5001, 7501))
+    answer = sync_with(client, remote.url)
+    assert (answer["pulled"], answer["pushed"]) == (3000, 2500)
+    assert client.hash() == remote.hash()
+    answer = sync_with(client, remote.url)
+    assert (answer["pulled"], answer["pushed"], answer["applied"]) == (0, 0, 0)
+
+
+def test_small_batches(remote, client):
+    add(remote, *range(1, 26))
+    add(client, *range(101, 126))
+    answer = sync_with(client, remote.url, batchSize=4)
+    assert (answer["pulled"], answer["pushed"]) == (25, 25) and answer["batches"] >= 14
+    assert client.hash() == remote.hash()
+
+
+def test_larger_batches_than_a_gateway_gives(remote, client):
+    add(remote, *range(1, 12_001))
+    add(client, *range(20_001, 32_001))
+    sync_with(client, remote.url, batchSize=10_000)
+    assert client.hash() == remote.hash()
+
+
+def test_conflicts_end_the_same_on_both_sides(remote, client):
+    add(remote, 1)
+    sync_with(client, remote.url)
+    remote.sql("UPDATE Person SET Name = 'server'")
+    let_the_clock_tick()
+    client.sql("UPDATE Person SET Name = 'client'")
+    assert sync_with(client, remote.url)["conflicts"] >= 1
+    sync_with(client, remote.url)
+    assert remote.rows("person") == client.rows("Person") == [(1, "client", None)]
+
+
+def test_a_relay_passes_changes_on(remote, client, other, make_gateway):
+    """other -> the gateway of client -> remote, and back."""
+    client.sql("PRAGMA journal_mode = WAL")
+    relay = make_gateway(client.path)
+    add(remote, 1)
+    add(other, 2)
+    for _ in range(2):
+        sync_with(other, relay.url)
+        sync_with(client, remote.url)
+    sync_with(other, relay.url)
+    assert remote.hash() == client.hash() == other.hash()
+
+
+def test_a_unix_socket(postgres, client):
+    add(postgres, 1)
+    assert sync_with(client, postgres.socket_url)["pulled"] == 1
+
+
+def test_an_extension_in_a_schema_of_its_own(cluster, client):
+    from pg_replica import PgReplica
+
+    with PgReplica(cluster, schema="My sync") as server:
+        server.sql("CREATE TABLE person(id bigint PRIMARY KEY, name text, email text)")
+        server.sql("""SELECT "My sync".sync_track_table('person')""")
+        add(client, 1)
+        sync_with(client, f"postgres://postgres@127.0.0.1:{cluster.port}/{server.database}")
+        assert server.rows("person") == [(1, "x", None)]
+
+
+# --- errors
+
+def test_the_contracts_errors_come_through(remote, client, make_replica):
+    add(remote, *range(1, 4))
+    sync_with(client, remote.url)
+    remote.sql("SELECT sync_regenerate_origin()")
+    with sync_error("EpochMismatch") as error:
+        sync_with(client, remote.url)
+    assert set(error.data) == {"expected", "actual"}
+
+
+def test_a_stale_client_is_told_so(remote, client):
+    add(remote, *range(1, 4))
+    sync_with(client, remote.url, "sync_pull", batchSize=1)
+    remote.sql("DELETE FROM Person")
+    remote.sql("SELECT sync_remove_client(?)", client.origin)
+    remote.sql("SELECT sync_register_client(?, ?)", "a11ce000-0000-4000-8000-000000000001", remote.state["maxVersion"])
+    assert remote.value("SELECT sync_purge_tombstones()") == 3
+    with sync_error("FullResyncRequired") as error:
+        sync_with(client, remote.url)
+    assert set(error.data) == {"clientVersion", "oldestVersion"}
+    client.sql("SELECT sync_begin_resync()")
+    sync_with(client, remote.url)
+    assert client.rows("Person") == []
+
+
+def test_a_table_that_the_server_does_not_track(remote, client):
+    for replica in (client, remote):
+        replica.sql("CREATE TABLE mine(id INTEGER PRIMARY KEY)")
+    client.track("mine")
+    client.sql("INSERT INTO mine VALUES (1)")
+    with sync_error("TableNotTracked"):
+        sync_with(client, remote.url)
+
+
+def test_a_token(server, client, make_gateway):
+    token = add_token(server.path, "phone", "--origin", client.origin)
+    gateway = make_gateway(server.path)
+    add(server, 1)
+    for options in ({}, {"token": "wrong-and-secret"}):
+        with sync_error("PermissionDenied") as error:
+            sync_with(client, gateway.url, **options)
+        assert "secret" not in error.message
+    assert sync_with(client, gateway.url, token=token)["pulled"] == 1
+
+
+def test_a_password_that_is_wrong_is_not_repeated(postgres, client):
+    url = postgres.url.replace("postgres@", "nobody:hidden-password@")
+    with sync_error("PermissionDenied") as error:
+        sync_with(client, url)
+    assert "hidden" not in error.message
+    assert "hidden" not in json.dumps(client.status)
+
+
+def test_a_database_without_the_extension(cluster, client):
+    database = cluster.create_database()
+    with sync_error("NotInitialized"):
+        sync_with(client, f"postgres://postgres@127.0.0.1:{cluster.port}/{database}")
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgres"])
+def test_a_server_that_is_not_there(client, scheme):
+    started = time.monotonic()
+    with pytest.raises(DRIVER_ERRORS, match="cannot be reached") as error:
+        sync_with(client, f"{scheme}://127.0.0.1:1/none", timeoutMs=700)
+    assert time.monotonic() - started < 5
+    assert "InvalidArgument" not in str(error.value)
+    note = client.status["sync"]
+    assert note["phase"] == "failed" and "cannot be reached" in note["error"] and note["server"] == f"{scheme}://127.0.0.1:1/none"
+
+
+def test_something_else_that_answers(client, postgres, cluster):
+    with pytest.raises(DRIVER_ERRORS, match="sync: the server at"):
+        sync_with(client, f"http://127.0.0.1:{cluster.port}", timeoutMs=500)
+
+
+@pytest.mark.parametrize("url", [
+    "http://", "http://user:pass@host/", "http://host/?a=b", "ftp://host/x", "http://ho st/", "postgres://host:port/x",
+    "postgres://a:b@host/db?nonsense=1",
+])
+def test_a_url_that_is_none(client, url):
+    with sync_error("InvalidArgument") as error:
+        sync_with(client, url)
+    assert "pass@" not in error.message and "a:b" not in error.message
+
+
+@pytest.mark.parametrize("options", [
+    {"colour": 1}, {"batchSize": 0}, {"batchSize": 10001}, {"token": 1}, {"token": "a\nb"}, {"timeoutMs": 0}, {"timeoutMs": "x"},
+    {"tls": True}, {"tls": {"insecure": True}}, {"tls": {"ca": "/nowhere.pem"}},
+])
+def test_a_wrong_option(client, options):
+    with sync_error("InvalidArgument"):
+        sync_with(client, "https://127.0.0.1:1", **options)
+
+
+# --- transactions
+
+def test_it_is_refused_within_a_transaction(remote, client):
+    with pytest.raises(DRIVER_ERRORS, match="sync: InvalidArgument"), client.transaction("BEGIN"):
+        sync_with(client, remote.url)
+    client.sql("CREATE TABLE one(x)")
+    client.sql("INSERT INTO one VALUES (1)")
+    with sync_error("InvalidArgument"):
+        client.sql("SELECT sync_with(?) FROM one", remote.url)
+    with sync_error("InvalidArgument"):
+        client.sql("INSERT INTO one SELECT sync_with(?)", remote.url)
+    sync_with(client, remote.url)
+
+
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+def test_others_write_while_the_network_is_waited_for(client, open_replica, server, make_gateway, proxy, journal):
+    """Nothing is locked for longer than a batch takes: another connection with no patience of its own writes all the time."""
+    client.sql(f"PRAGMA journal_mode = {journal}")
+    add(server, *range(1, 2001))
+    slow = proxy(make_gateway(server.path).port, delay=0.15)
+    add(client, *range(5001, 6001))
+    writer = open_replica("client")
+    answer = {}
+    thread = threading.Thread(target=lambda: answer.update(sync_with(client, f"http://127.0.0.1:{slow.port}", batchSize=200)))
+    thread.start()
+    waits, seen, id = [], set(), 10_000
+    while thread.is_alive():
+        started = time.monotonic()
+        writer.sql("INSERT INTO Person VALUES (?, 'w', NULL)", id)
+        waits.append(time.monotonic() - started)
+        id += 1
+        note = writer.status.get("sync", {})
+        seen.add((note.get("phase"), note.get("batches")))
+        time.sleep(0.02)
+    thread.join()
+    assert answer["pulled"] == 2000
+    assert len(waits) > 20
+    # The network is waited for at least 150 ms at a time.
+    assert sorted(waits)[len(waits) * 9 // 10] < 0.12, sorted(waits)[-5:]
+    assert len(seen) > 2, "the progress is visible to others while it runs"
+    sync_with(client, f"http://127.0.0.1:{slow.port}")
+    assert client.hash() == server.hash()
+
+
+def test_it_can_be_interrupted(client, server, make_gateway, proxy, driver):
+    add(server, *range(1, 100))
+    silent = proxy(make_gateway(server.path).port, delay=30)
+    timer = threading.Timer(0.5, client.connection.interrupt)
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(DRIVER_ERRORS, match="(?i)interrupt"):
+        sync_with(client, f"http://127.0.0.1:{silent.port}")
+    assert time.monotonic() - started < 5
+    silent.delay = 0
+    sync_with(client, f"http://127.0.0.1:{silent.port}")
+    assert client.hash() == server.hash()
+
+
+def test_a_server_that_never_answers(client, server, make_gateway, proxy):
+    silent = proxy(make_gateway(server.path).port, delay=60)
+    for scheme in ("http", "postgres"):
+        started = time.monotonic()
+        with pytest.raises(DRIVER_ERRORS, match="no answer in time|timed out"):
+            sync_with(client, f"{scheme}://x@127.0.0.1:{silent.port}/x".replace("http://x@", "http://"), timeoutMs=800)
+        assert time.monotonic() - started < 5
