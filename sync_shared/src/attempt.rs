@@ -3,8 +3,8 @@
 //! What can be written together is (`runs.rs`); the rest is judged and written one by one. A row that refers to one that is not there is
 //! left for when the others are written, and then tried by itself: it is the engine that refuses it.
 
-use crate::change::Operation;
 use crate::batch::BatchKind;
+use crate::change::Operation;
 use crate::error::{Error, Result};
 use crate::group::{Item, Outcome};
 use crate::host::{Host, Label, RowFailure, Target, Touched, Written};
