@@ -1,15 +1,14 @@
 """Fixtures: gateways, and a PostgreSQL server that is reached by TCP as well."""
 
-import json
 import socket
 
 import pytest
 
+from calls import PERSON_PG
 from cluster import Cluster
 from gateway import Gateway
 from pg_replica import PgReplica
-
-PERSON_PG = "CREATE TABLE person(id bigint PRIMARY KEY, name text, email text)"
+from proxy import Proxy
 
 
 @pytest.fixture
@@ -67,16 +66,9 @@ def remote(request, start_gateway):
     return server
 
 
-def sync_with(replica, url, way="sync_with", **options):
-    """The answer of one call."""
-    return replica.json(f"SELECT {way}(?, ?)", url, json.dumps(options) if options else None)
-
-
 @pytest.fixture
 def proxy():
     """Start a `Proxy` in front of a port."""
-    from proxy import Proxy
-
     running = []
 
     def start(target, **network):

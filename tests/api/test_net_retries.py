@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from conftest import sync_with
+from calls import sync_with
 from replica import DRIVER_ERRORS
 
 

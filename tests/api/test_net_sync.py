@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from conftest import sync_with
+from calls import sync_with
 from crafted import let_the_clock_tick
 from gateway import add_token
 from replica import DRIVER_ERRORS, sync_error
