@@ -1,18 +1,17 @@
 """Fixtures: databases of both kinds behind gateways, and a PostgreSQL server that is reached by TCP as well."""
 
-import json
 import socket
 import subprocess
 
 import pytest
 
+from calls import PERSON_PG
 from cluster import Cluster
 from gateway import Gateway, Stream, postgres_url
 from pg_replica import PgReplica
 from proxy import Proxy
 from replica import Replica
 
-PERSON_PG = "CREATE TABLE person(id bigint PRIMARY KEY, name text, email text)"
 PERSON = {
     "sqlite": "CREATE TABLE Person (Id TEXT PRIMARY KEY NOT NULL, Name TEXT, Email TEXT)",
     "postgres": 'CREATE TABLE "Person" ("Id" text PRIMARY KEY, "Name" text, "Email" text)',
@@ -141,11 +140,6 @@ def remote(request, make_gateway):
     if request.param == "http-postgres":
         server.url = make_gateway(server.url).url
     return server
-
-
-def sync_with(replica, url, way="sync_with", **options):
-    """The answer of one call."""
-    return replica.json(f"SELECT {way}(?, ?)", url, json.dumps(options) if options else None)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from conftest import sync_with
+from calls import sync_with
 from replica import DRIVER_ERRORS, Replica
 
 CUTS = int(os.environ.get("SYNC_CUTS", "25"))

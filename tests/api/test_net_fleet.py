@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from conftest import sync_with
+from calls import sync_with
 from replica import LIBRARY
 
 SECONDS = int(os.environ.get("SYNC_FLEET_SECONDS", "15"))

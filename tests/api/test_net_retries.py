@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from conftest import sync_with
+from calls import sync_with
 from replica import DRIVER_ERRORS
 
 
@@ -61,14 +61,22 @@ def test_a_gateway_that_is_killed_on_the_way(server, client, make_gateway, proxy
     assert client.hash() == server.hash()
 
 
-def test_a_postgres_server_that_is_restarted_on_the_way(cluster, postgres, client, proxy):
+@pytest.mark.parametrize("through", ["gateway", "itself"])
+def test_a_postgres_server_that_is_restarted_on_the_way(cluster, postgres, client, proxy, make_gateway, through):
     add(postgres, *range(1, 501))
-    url = postgres.url.replace(str(cluster.port), str(proxy(cluster.port, delay=0.05).port))
+    if through == "gateway":
+        slow = proxy(make_gateway(postgres.url).port, delay=0.05)
+        url = f"http://127.0.0.1:{slow.port}"
+    else:
+        slow = proxy(cluster.port, delay=0.05)
+        url = postgres.url.replace(str(cluster.port), str(slow.port))
     call = Call(client, url, batchSize=10)
     time.sleep(1)
     expected = postgres.hash()
     cluster.stop("fast")
+    time.sleep(0.5)
     cluster.start()
+    slow.delay = 0
     assert call.end()["pulled"] == 500
     assert client.hash() == expected
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from conftest import sync_with
+from calls import sync_with
 from crafted import let_the_clock_tick
 from gateway import add_token
 from replica import DRIVER_ERRORS, sync_error
@@ -265,3 +265,46 @@ def test_a_server_that_never_answers(client, server, make_gateway, proxy):
         with pytest.raises(DRIVER_ERRORS, match="no answer in time|timed out"):
             sync_with(client, f"{scheme}://x@127.0.0.1:{silent.port}/x".replace("http://x@", "http://"), timeoutMs=800)
         assert time.monotonic() - started < 5
+
+
+# --- several at once, and rights
+
+def test_two_connections_of_one_client_sync_at_the_same_time(remote, client, open_replica):
+    client.sql("PRAGMA journal_mode = WAL")
+    add(remote, *range(1, 1001))
+    add(client, *range(5001, 6001))
+    failures = []
+
+    def run():
+        try:
+            connection = open_replica("client")
+            for _ in range(5):
+                sync_with(connection, remote.url, batchSize=100)
+        except DRIVER_ERRORS as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert client.hash() == remote.hash()
+    assert len(client.log()) == len(remote.log()) == 2000
+
+
+def test_a_role_needs_what_the_readme_grants(postgres, client):
+    postgres.sql("CREATE ROLE phone LOGIN")
+    url = postgres.url.replace("postgres@", "phone@")
+    add(client, 1)
+    try:
+        for function in ("sync_register_client", "sync_apply_batch", "sync_fetch_changes"):
+            with sync_error("PermissionDenied"):
+                sync_with(client, url)
+            postgres.sql(f"GRANT EXECUTE ON FUNCTION {function} TO phone")
+        postgres.sql("GRANT SELECT, INSERT, UPDATE, DELETE ON person TO phone")
+        sync_with(client, url)
+        assert client.hash() == postgres.hash()
+    finally:
+        postgres.sql("DROP OWNED BY phone")
+        postgres.sql("DROP ROLE phone")

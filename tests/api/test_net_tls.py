@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
+from calls import PERSON_PG, sync_with
 from cluster import SUPERUSER, Cluster
-from conftest import PERSON_PG, sync_with
 from pg_replica import PgReplica
 from replica import DRIVER_ERRORS, sync_error
 
