@@ -75,7 +75,7 @@ def test_all_ends_equal(postgres, make_replica, make_gateway, tmp_path):
             killed = chance.choice((gateway, relays_gateway))
             killed.kill()
             time.sleep(chance.random() * 0.3)
-            killed.start_again()
+            killed.start()
             kills["gateways"] += 1
     (tmp_path / "stop").touch()
     for member in members:

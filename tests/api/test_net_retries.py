@@ -42,7 +42,7 @@ def test_a_gateway_that_is_started_late_is_waited_for(server, client, make_gatew
     gateway.kill()
     call = Call(client, gateway.url)
     time.sleep(1)
-    gateway.start_again()
+    gateway.start()
     assert call.end()["pulled"] == 1
 
 
@@ -55,7 +55,7 @@ def test_a_gateway_that_is_killed_on_the_way(server, client, make_gateway, proxy
         time.sleep(0.7)
         gateway.kill()
         time.sleep(0.3)
-        gateway.start_again()
+        gateway.start()
     slow.delay = 0
     assert call.end()["pulled"] == 500
     assert client.hash() == server.hash()
