@@ -5,12 +5,16 @@ use crate::quote::c_string;
 use crate::{buffer, captured, extension, fence, statement};
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::cell::Cell;
 use std::ffi::{c_char, c_void};
 
 unsafe extern "C-unwind" {
     fn Async_Notify(channel: *const c_char, payload: *const c_char);
 }
+
+/// `pg_sync.notify`: a database in which nobody listens is spared what a notification costs its small transactions.
+static IS_ON: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 thread_local! {
     static HIGHEST: Cell<i64> = const { Cell::new(0) };
@@ -23,6 +27,14 @@ pub fn note(version: i64) {
 
 /// Follows transactions and the catalogue from now on.
 pub fn register() {
+    GucRegistry::define_bool_guc(
+        c"pg_sync.notify",
+        c"Sends NOTIFY pg_sync with every commit that logged changes.",
+        c"The server lets such transactions commit one at a time. Where nobody listens it can be off.",
+        &IS_ON,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
     // SAFETY: the callbacks are functions of this library, which stays loaded.
     unsafe {
         pg_sys::RegisterXactCallback(Some(transaction_ends), std::ptr::null_mut());
@@ -36,6 +48,9 @@ unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, _ar
         pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => buffer::write(),
         pg_sys::XactEvent::XACT_EVENT_PRE_COMMIT if fence::is_entered() => {
             buffer::write();
+            if !IS_ON.get() {
+                return;
+            }
             let payload = c_string(&HIGHEST.get().to_string());
             // SAFETY: the transaction is still running, and the server copies both texts.
             unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| Async_Notify(c"pg_sync".as_ptr(), payload.as_ptr())) };

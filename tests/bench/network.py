@@ -5,6 +5,7 @@
 It starts servers of its own; PG_CONFIG names PostgreSQL's.
 """
 
+import contextlib
 import pathlib
 import sys
 import tempfile
@@ -48,7 +49,7 @@ def main():
         with new_database(folder / "server.db", "sqlite3") as server:
             server.sql("PRAGMA journal_mode = WAL")
             insert_all(server, random_orders(count))
-            with Gateway.start(server.path) as gateway:
+            with contextlib.closing(Gateway(server.path)) as gateway:
                 measure(folder, "http-sqlite", server, gateway.url, count)
         cluster = Cluster("listen_addresses = '127.0.0.1'\nport = 54329\n")
         connect = cluster.connect
@@ -65,7 +66,7 @@ def main():
                 if name == "postgres":
                     measure(folder, name, server, url, count)
                 else:
-                    with Gateway.start(url) as gateway:
+                    with contextlib.closing(Gateway(url)) as gateway:
                         measure(folder, name, server, gateway.url, count)
                 server.close()
         finally:

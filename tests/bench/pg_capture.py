@@ -81,7 +81,7 @@ class Capture:
 
     def transactions(self, name):
         """Transactions per second of 8 clients that insert a row each."""
-        self.connection.execute(f"CREATE SEQUENCE {name}_ids START 10000000")
+        self.connection.execute(f"CREATE SEQUENCE IF NOT EXISTS {name}_ids START 10000000")
         script = self.cluster.folder / f"{name}.sql"
         script.write_text(f"INSERT INTO {name} VALUES (nextval('{name}_ids'), 'c', 'open', 1, 2, now(), 'a note');", encoding="utf-8")
         out = subprocess.check_output(
@@ -110,7 +110,7 @@ def statements(cluster):
 
 def clients():
     """Eight of them, and what durability and NOTIFY have to do with it."""
-    print("\n| 8 clients, 1 row, transactions/s | untracked | untracked, with NOTIFY | usual design | pg_sync |\n| --- | --- | --- | --- | --- |")
+    print("\n| 8 clients, 1 row, transactions/s | untracked | untracked, with NOTIFY | usual design | pg_sync | pg_sync.notify off |\n| --- | --- | --- | --- | --- | --- |")
     for durability, settings in DURABILITY.items():
         cluster = Cluster(settings)
         try:
@@ -119,6 +119,8 @@ def clients():
                 round_ = Capture(cluster)
                 for name in ("untracked", "notifying", "usual", "pg_sync"):
                     samples.setdefault(name, []).append(round_.transactions(name))
+                round_.connection.execute(f"ALTER DATABASE {round_.database} SET pg_sync.notify = off")
+                samples.setdefault("quiet", []).append(round_.transactions("pg_sync"))
                 round_.connection.close()
             base = statistics.median(samples.pop("untracked"))
             shares = (f"{statistics.median(tps):,.0f} ({statistics.median(tps) / base:.2f})" for tps in samples.values())

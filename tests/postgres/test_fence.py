@@ -264,6 +264,24 @@ def test_a_notification_for_every_transaction_that_logs(session):
     assert notes == [("pg_sync", "1"), ("pg_sync", "3")]
 
 
+def test_notifications_can_be_spared_by_a_superuser_only(session):
+    writer, listener = session(), session()
+    listener.sql("LISTEN pg_sync")
+    writer.sql("SET pg_sync.notify = off")
+    put(writer, 1)
+    writer.sql("RESET pg_sync.notify")
+    put(writer, 2)
+    assert [note.payload for note in listener.connection.notifies(timeout=1)] == ["2"]
+    writer.sql("CREATE ROLE quiet_user")
+    try:
+        writer.sql("SET ROLE quiet_user")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            writer.sql("SET pg_sync.notify = off")
+    finally:
+        writer.sql("RESET ROLE")
+        writer.sql("DROP ROLE quiet_user")
+
+
 def test_versions_are_not_given_out_again_after_a_crash(make_database, cluster):
     database = make_database("CREATE TABLE t(id bigint PRIMARY KEY)", track=["t"])
     database.sql("SET synchronous_commit = off")
