@@ -76,6 +76,8 @@ impl Auth {
 pub async fn authenticate(State(gateway): State<Shared>, mut request: Request, next: Next) -> Result<Response> {
     let caller = match gateway.auth.caller(request.headers(), request.uri()).await {
         Ok(caller) => caller,
+        // A database that cannot be asked is no guess.
+        Err(error) if !error.status.is_client_error() => return Err(error),
         Err(error) => {
             // Guessing is limited as well.
             let client = request.extensions().get::<Client>().map(|client| client.0.ip().to_string()).unwrap_or_default();
