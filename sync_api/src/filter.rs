@@ -5,6 +5,7 @@ use crate::error::{ApiError, Result};
 use crate::page::Event;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use sync_shared::canonical_json;
 
 /// Every table that the caller may read.
@@ -82,9 +83,9 @@ impl Key {
             Key::Whole(whole) => canonical_json(pk_value).is_ok_and(|canonical| canonical == *whole),
             Key::Bare(bare) => {
                 let members: Map<String, Value> = serde_json::from_str(pk_value).unwrap_or_default();
-                members.values().next().is_some_and(|value| match value {
-                    Value::String(text) => text == bare,
-                    other => *bare == other.to_string(),
+                members.values().next().is_some_and(|value| {
+                    let written = value.as_str().map_or_else(|| Cow::Owned(value.to_string()), Cow::Borrowed);
+                    written == *bare
                 })
             }
         }

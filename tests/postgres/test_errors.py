@@ -6,8 +6,9 @@ import psycopg
 import pytest
 
 from cluster import Cluster
-from conftest import PERSON
 from pg_replica import PgReplica
+
+PERSON = "CREATE TABLE person(id bigint PRIMARY KEY, name text, email text)"
 
 
 @pytest.fixture(scope="module")
