@@ -29,9 +29,10 @@ def bindir():
     return pathlib.Path(subprocess.check_output([PG_CONFIG, "--bindir"], text=True).strip())
 
 
-def has_xml():
-    """Was the server built with XML?"""
-    return "--with-libxml" in subprocess.check_output([PG_CONFIG, "--configure"], text=True)
+def is_built_with(library):
+    """Was the server built with this library, such as `libxml` or `icu`?"""
+    configuration = subprocess.check_output([PG_CONFIG, "--configure"], text=True)
+    return f"--with-{library}" in configuration
 
 
 class Cluster:

@@ -5,7 +5,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as some
 
-from cluster import has_xml
+from cluster import is_built_with
 
 # (type in PostgreSQL, declared type in SQLite's own style, values as SQL literals)
 TYPES = [
@@ -71,7 +71,7 @@ def decimals(declared, own):
 
 @pytest.mark.parametrize("declared, own, values", TYPES, ids=IDS)
 def test_a_value_goes_through_sqlite_and_comes_back(make_server, make_replica, declared, own, values):
-    if declared == "xml" and not has_xml():
+    if declared == "xml" and not is_built_with("libxml"):
         pytest.skip("this server was built without XML")
     table = f"CREATE TABLE t(id int PRIMARY KEY, v {declared})"
     server = make_server(*SETUP, table, track=["t"])
