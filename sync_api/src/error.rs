@@ -6,7 +6,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use sync_shared::Kind;
+use sync_shared::{Error, Kind};
 
 pub type Result<T, E = ApiError> = std::result::Result<T, E>;
 
@@ -73,8 +73,8 @@ impl ApiError {
     }
 
     /// A batch that was read here before the database saw it.
-    pub fn of_batch(error: &sync_shared::Error) -> ApiError {
-        match ApiError::of_sync(&error.to_string(), None) {
+    pub fn of_batch(error: &Error) -> ApiError {
+        match ApiError::of_contract(error) {
             // The original's answer to too many changes and to what is no batch.
             Some(found) if matches!(found.kind, "InvalidBatch" | "LimitExceeded") => ApiError { status: StatusCode::BAD_REQUEST, ..found },
             Some(found) => found,
@@ -82,16 +82,16 @@ impl ApiError {
         }
     }
 
-    /// An error of ours as a database reports it: `sync: <Kind>: <message>`, its JSON object at the message's end or in `detail`.
+    /// An error of ours as a database reports it: its message, and the JSON object of PostgreSQL's detail.
     pub fn of_sync(message: &str, detail: Option<&str>) -> Option<ApiError> {
-        let (name, said) = message.strip_prefix("sync: ")?.split_once(": ")?;
-        let kind = Kind::named(name)?;
-        let object = |text: &str| serde_json::from_str::<Value>(text).ok().filter(Value::is_object);
-        let (said, data) = match said.match_indices(" {").find_map(|(at, _)| Some((&said[..at], object(&said[at + 1..])?))) {
-            Some((said, data)) => (said, Some(data)),
-            None => (said, detail.and_then(object)),
-        };
-        Some(ApiError { data, ..ApiError::of_kind(kind, said) })
+        ApiError::of_contract(&Error::parse(message, detail)?)
+    }
+
+    /// None for an error of an engine.
+    fn of_contract(error: &Error) -> Option<ApiError> {
+        let Error::Sync { kind, message, data } = error else { return None };
+        let data = data.as_deref().and_then(|data| serde_json::from_str(data).ok());
+        Some(ApiError { data, ..ApiError::of_kind(*kind, message.as_str()) })
     }
 
     /// As `{"kind","code","message","data"}`.

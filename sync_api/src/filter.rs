@@ -1,8 +1,9 @@
 //! What a live subscription is to: a table, one row of it, or all tables.
 
-use crate::database::{Access, Database, Statement};
+use crate::database::{Access, Database};
 use crate::error::{ApiError, Result};
 use crate::page::Event;
+use crate::reports::TABLES;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -11,15 +12,11 @@ use sync_shared::canonical_json;
 /// Every table that the caller may read.
 pub const ALL_TABLES: &str = "*";
 
-static TABLES: Statement = Statement::differing(
-    "SELECT json_group_array(json_object('name', name, 'key', json(primary_key))) FROM @sync_tables()",
-    "SELECT coalesce(json_agg(json_build_object('name', name, 'key', primary_key::json)), '[]')::text FROM @sync_tables()",
-);
-
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Table {
     name: String,
-    key: Vec<String>,
+    primary_key: Vec<String>,
 }
 
 /// Which changes pass.
@@ -50,7 +47,7 @@ impl Filter {
         let tables: Vec<Table> = serde_json::from_str(&tables).map_err(|_| ApiError::internal())?;
         let found = tables.iter().find(|t| t.name == table).or_else(|| tables.iter().find(|t| t.name.eq_ignore_ascii_case(table)));
         let table = found.ok_or_else(|| ApiError::not_found("there is no tracked table of this name that this caller may read"))?;
-        let key = key.map(|key| Key::parse(key, &table.key)).transpose()?;
+        let key = key.map(|key| Key::parse(key, &table.primary_key)).transpose()?;
         Ok(Filter { table: Some(table.name.clone()), key })
     }
 

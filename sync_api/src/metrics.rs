@@ -3,6 +3,7 @@
 use crate::database::{Access, Statement};
 use crate::error::{ApiError, Result};
 use crate::gateway::Shared;
+use crate::reports::CLIENTS;
 use crate::tokens::Caller;
 use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
@@ -17,20 +18,16 @@ use std::time::Instant;
 /// Seconds.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
-static CLIENTS: Statement = Statement::differing(
-    "SELECT json_group_array(json_object('originId', origin_id, 'version', last_sync_version)) FROM @sync_clients()",
-    "SELECT coalesce(json_agg(json_build_object('originId', origin_id, 'version', last_sync_version)), '[]')::text FROM @sync_clients()",
-);
 static WAITING: Statement = Statement::differing(
     "SELECT json_array((SELECT count(*) FROM @sync_conflicts()), (SELECT count(*) FROM @sync_rejections()))",
     "SELECT json_build_array((SELECT count(*) FROM @sync_conflicts()), (SELECT count(*) FROM @sync_rejections()))::text",
 );
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct ClientLine {
-    #[serde(rename = "originId")]
     origin_id: String,
-    version: i64,
+    last_sync_version: i64,
 }
 
 pub struct Metrics {
@@ -93,7 +90,7 @@ pub async fn metrics(State(gateway): State<Shared>, Extension(caller): Extension
     metrics.stored_rejections.set(rejections);
     metrics.lag.reset();
     for client in clients {
-        metrics.lag.with_label_values(&[&client.origin_id]).set((head - client.version).max(0));
+        metrics.lag.with_label_values(&[&client.origin_id]).set((head - client.last_sync_version).max(0));
     }
     let text = TextEncoder::new().encode_to_string(&metrics.registry.gather()).map_err(|_| ApiError::internal())?;
     Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"))], text).into_response())

@@ -17,13 +17,13 @@ const USUAL: i64 = 100;
 static STATE: Statement = Statement::new("SELECT @sync_state()");
 static STATUS: Statement = Statement::new("SELECT @sync_status()");
 static HASH: Statement = Statement::new("SELECT @sync_hash(?1)");
-static CLIENTS: Statement = Statement::differing(
+pub static CLIENTS: Statement = Statement::differing(
     "SELECT json_group_array(json_object('originId', origin_id, 'lastSyncVersion', last_sync_version, \
      'lastSyncTimestamp', last_sync_timestamp, 'createdAt', created_at)) FROM @sync_clients()",
     "SELECT coalesce(json_agg(json_build_object('originId', origin_id, 'lastSyncVersion', last_sync_version, \
      'lastSyncTimestamp', last_sync_timestamp, 'createdAt', created_at)), '[]')::text FROM @sync_clients()",
 );
-static TABLES: Statement = Statement::differing(
+pub static TABLES: Statement = Statement::differing(
     "SELECT json_group_array(json_object('tableName', table_name, 'name', name, 'primaryKey', json(primary_key), 'columns', json(columns), \
      'conflictStrategy', conflict_strategy, 'entries', entries)) FROM @sync_tables()",
     "SELECT coalesce(json_agg(json_build_object('tableName', table_name, 'name', name, 'primaryKey', primary_key::json, \

@@ -137,6 +137,24 @@ impl Error {
         Error::Sync { kind, message: message.into(), data: None }
     }
 
+    /// The contract's error that the message of an engine is, `sync: <Kind>: <what happened>`. Its JSON object ends the message, as in
+    /// SQLite, or stands in `detail`, as in PostgreSQL. None for any other message.
+    pub fn parse(message: &str, detail: Option<&str>) -> Option<Self> {
+        let (kind, said) = message.strip_prefix("sync: ")?.split_once(": ")?;
+        let kind = Kind::named(kind)?;
+        let object = |text: &str| serde_json::from_str(text).ok().filter(serde_json::Value::is_object);
+        let at_end = said.match_indices(" {").find_map(|(at, _)| Some((&said[..at], object(&said[at + 1..])?)));
+        let (said, data) = match at_end {
+            Some((said, data)) => (said, Some(data)),
+            None => (said, detail.and_then(object)),
+        };
+        let error = Self::new(kind, said);
+        Some(match data {
+            Some(data) => error.with_data(data),
+            None => error,
+        })
+    }
+
     pub fn argument(message: impl Into<String>) -> Self {
         Self::new(Kind::InvalidArgument, message)
     }
@@ -189,6 +207,33 @@ impl Error {
         match self {
             Error::Sync { kind, .. } => Some(*kind),
             Error::Engine(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_reads_back_as_the_error_that_it_was() {
+        let errors = [Error::argument("no {brackets} matter"), Error::hash_mismatch("a", "b"), Error::limit("more: than that")];
+        for error in errors {
+            let message = error.to_string();
+            assert_eq!(Error::parse(&message, None).map(|parsed| parsed.to_string()), Some(message));
+        }
+    }
+
+    #[test]
+    fn data_may_stand_beside_the_message() {
+        let parsed = Error::parse("sync: HashMismatch: they differ", Some(r#"{"expected":"a"}"#)).map(|error| error.to_string());
+        assert_eq!(parsed.as_deref(), Some(r#"sync: HashMismatch: they differ {"expected":"a"}"#));
+    }
+
+    #[test]
+    fn other_messages_are_no_errors_of_ours() {
+        for message in ["", "disk full", "sync: Nonsense: x", "sync: HashMismatch", "a sync: HashMismatch: x"] {
+            assert!(Error::parse(message, None).is_none(), "{message}");
         }
     }
 }

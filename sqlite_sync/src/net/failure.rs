@@ -56,12 +56,6 @@ pub fn of_contract(kind: Kind, message: &str, data: Option<serde_json::Value>) -
     }
 }
 
-/// The contract's error that a message `sync: <Kind>: <what happened>` is, with the JSON object that goes with it.
-pub fn parse_contract(message: &str, detail: Option<&str>) -> Option<Error> {
-    let (kind, message) = message.strip_prefix("sync: ")?.split_once(": ")?;
-    Some(of_contract(Kind::named(kind)?, message, detail.and_then(|detail| serde_json::from_str(detail).ok())))
-}
-
 fn of_engine(number: i32, code: &str, message: String) -> Error {
     Error::Engine(EngineError { number, code: code.to_owned(), message, scope: Scope::Call, kind: "Unreachable" })
 }

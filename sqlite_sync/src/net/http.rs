@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_shared::{Error, Kind, MAX_BYTES, Result, SyncOptions};
-use ureq::Agent;
+use ureq::{Agent, RequestBuilder};
 use ureq::http::{Response, StatusCode};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::DefaultResolver;
@@ -74,25 +74,26 @@ impl HttpLink {
     }
 
     fn get(&self, path: &str) -> Result<String, Failure> {
-        let mut request = self.agent.get(format!("{}{path}", self.base)).header("accept", "application/json");
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        self.read(request.call())
+        self.read(self.prepared(self.agent.get(format!("{}{path}", self.base))).call())
     }
 
     fn post(&self, path: &str, body: &str) -> Result<String, Failure> {
-        let request = self.agent.post(format!("{}{path}", self.base)).header("accept", "application/json");
-        let mut request = request.header("content-type", "application/json");
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
+        let request = self.prepared(self.agent.post(format!("{}{path}", self.base))).header("content-type", "application/json");
         if body.len() < WORTH_COMPRESSING {
             return self.read(request.send(body));
         }
         let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
         let compressed = encoder.write_all(body.as_bytes()).and_then(|()| encoder.finish()).map_err(Error::corrupt)?;
         self.read(request.header("content-encoding", "gzip").send(&compressed[..]))
+    }
+
+    /// With what every request says.
+    fn prepared<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        let request = request.header("accept", "application/json");
+        match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        }
     }
 
     fn read(&self, answer: Result<Response<ureq::Body>, ureq::Error>) -> Result<String, Failure> {

@@ -193,7 +193,7 @@ fn lost(server: &str, error: &tokio_postgres::Error) -> Failure {
 /// What an error of the server's means.
 fn refusal(server: &str, said: &DbError) -> Failure {
     let code = said.code().code();
-    if let Some(error) = failure::parse_contract(said.message(), said.detail()) {
+    if let Some(error) = Error::parse(said.message(), said.detail()) {
         return error.into();
     }
     match code {
