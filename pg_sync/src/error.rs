@@ -10,7 +10,7 @@ use sync_shared::{EngineError, Error, Kind, Scope};
 /// Raises an error; the statement ends here.
 pub fn raise(error: Error) -> ! {
     let (code, message, data) = match error {
-        Error::Sync { kind, message, data } => (code_of(kind), format!("sync: {}: {message}", kind.name()), data),
+        Error::Sync(error) => (code_of(error.kind), format!("sync: {}: {}", error.kind.name(), error.message), error.data),
         Error::Engine(engine) => (PgSqlErrorCode::from(engine.number), engine.message, None),
     };
     let mut report = ErrorReport::new(code, message, "pg_sync");

@@ -86,13 +86,13 @@ impl PgHost {
     /// Runs what writes a row. What the server raises in it concerns this row, or ends the call.
     pub fn guarded<T>(&mut self, body: impl FnOnce(&mut PgHost) -> Result<T, RowFailure>) -> Result<T, RowFailure> {
         if self.careful {
-            return in_subtransaction(|| body(self)).unwrap_or_else(|error| Err(Error::Engine(error).into()));
+            return in_subtransaction(|| body(self)).unwrap_or_else(|error| Err(Error::from(error).into()));
         }
         catch(|| body(self)).unwrap_or_else(|error| {
             let error = caught(error);
             self.broken = true;
             self.narrows = error.scope == Scope::Row;
-            Err(RowFailure::Fatal(Error::Engine(error)))
+            Err(RowFailure::Fatal(error.into()))
         })
     }
 

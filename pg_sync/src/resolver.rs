@@ -37,6 +37,6 @@ pub fn run(resolver: &str, local: &str, remote: &str) -> Result<String> {
     });
     match answer {
         Ok(row) => Ok(sync_shared::Row::optional_text(&row?.1, 0)?.unwrap_or_else(|| "null".to_owned())),
-        Err(error) => Err(Error::Engine(error)),
+        Err(error) => Err(error.into()),
     }
 }

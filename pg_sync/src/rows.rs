@@ -208,15 +208,13 @@ fn written(before: u64, entry: Option<Logged>, changed: bool) -> Written {
 }
 
 fn mismatch(message: String) -> RowFailure {
-    RowFailure::Refused { kind: "TypeMismatch", code: "22000".to_owned(), message }
+    RowFailure::refused("TypeMismatch", "22000", message)
 }
 
 fn hidden() -> RowFailure {
-    let message = "row-level security keeps the caller from deleting the row".to_owned();
-    RowFailure::Refused { kind: "PermissionDenied", code: "42501".to_owned(), message }
+    RowFailure::refused("PermissionDenied", "42501", "row-level security keeps the caller from deleting the row")
 }
 
 fn ignored() -> RowFailure {
-    let message = "a trigger ignored the row, or row-level security hides it".to_owned();
-    RowFailure::Refused { kind: "ConstraintViolation", code: "38000".to_owned(), message }
+    RowFailure::refused("ConstraintViolation", "38000", "a trigger ignored the row, or row-level security hides it")
 }

@@ -89,7 +89,8 @@ fn views(host: &mut PgHost, catalog: &Catalog) -> Result<HashMap<i64, View>> {
             Ok(Some(Access::WHOLE)) => continue,
             Ok(Some(Access { rows: true, .. })) => View::Rows(host.plan(table)?, Policy::of(host, table)?),
             Ok(Some(_)) => View::Columns,
-            Ok(None) | Err(Error::Sync { kind: Kind::PermissionDenied, .. }) => View::Hidden,
+            Ok(None) => View::Hidden,
+            Err(error) if error.kind() == Some(Kind::PermissionDenied) => View::Hidden,
             Err(error) => return Err(error),
         };
         views.insert(table.id, view);

@@ -92,7 +92,7 @@ pub fn put_rows(host: &mut PgHost, table: &Table, rows: &[PutRow<'_>]) -> Result
     let failure = match done {
         Ok(Ok(written)) => return Ok(Together::Written(written)),
         Ok(Err(failure)) => failure,
-        Err(error) => RowFailure::Fatal(Error::Engine(caught(error))),
+        Err(error) => RowFailure::Fatal(caught(error).into()),
     };
     inserted.iter().for_each(|pk_value| host.release(plan.id, pk_value));
     match failure {

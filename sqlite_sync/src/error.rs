@@ -18,7 +18,7 @@ pub fn engine(error: rusqlite::Error) -> Error {
         ffi::SQLITE_CONSTRAINT | ffi::SQLITE_MISMATCH | ffi::SQLITE_TOOBIG | ffi::SQLITE_ERROR => Scope::Row,
         _ => Scope::Call,
     };
-    Error::Engine(EngineError { number, code: code_name(number), message, scope, kind: kind(number) })
+    EngineError { number, code: code_name(number), message, scope, kind: kind(number) }.into()
 }
 
 /// The extended code of the error that a connection met last: without it a constraint does not tell which.
@@ -37,7 +37,7 @@ pub fn with_extended_code(connection: &rusqlite::Connection, error: Error) -> Er
 pub fn result(error: Error) -> rusqlite::Error {
     let (number, message) = match error {
         Error::Engine(engine) => (engine.number, engine.message),
-        sync @ Error::Sync { .. } => (ffi::SQLITE_ERROR, sync.to_string()),
+        sync @ Error::Sync(_) => (ffi::SQLITE_ERROR, sync.to_string()),
     };
     rusqlite::Error::SqliteFailure(ffi::Error::new(number), Some(message))
 }

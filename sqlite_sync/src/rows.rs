@@ -198,11 +198,7 @@ pub fn key_values(table: &Table, values: &[Option<Value>]) -> Vec<Value> {
 }
 
 fn ignored() -> RowFailure {
-    RowFailure::Refused {
-        kind: "ConstraintViolation",
-        code: "SQLITE_CONSTRAINT_TRIGGER".to_owned(),
-        message: "a trigger ignored the row".to_owned(),
-    }
+    RowFailure::refused("ConstraintViolation", "SQLITE_CONSTRAINT_TRIGGER", "a trigger ignored the row")
 }
 
 /// A failed statement leaves nothing behind, unless a trigger ended the transaction.

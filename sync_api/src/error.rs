@@ -89,9 +89,9 @@ impl ApiError {
 
     /// None for an error of an engine.
     fn of_contract(error: &Error) -> Option<ApiError> {
-        let Error::Sync { kind, message, data } = error else { return None };
-        let data = data.as_deref().and_then(|data| serde_json::from_str(data).ok());
-        Some(ApiError { data, ..ApiError::of_kind(*kind, message.as_str()) })
+        let Error::Sync(error) = error else { return None };
+        let data = error.data.as_deref().and_then(|data| serde_json::from_str(data).ok());
+        Some(ApiError { data, ..ApiError::of_kind(error.kind, error.message.as_str()) })
     }
 
     /// As `{"kind","code","message","data"}`.

@@ -5,7 +5,8 @@
 
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::host::{Host, LogEntry, LogRange};
+use crate::host::Host;
+use crate::log_entry::{LogEntry, LogRange};
 use crate::change::Operation;
 use crate::rejection::NeighbourRow;
 use crate::unseen::Peer;

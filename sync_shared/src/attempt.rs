@@ -7,7 +7,9 @@ use crate::batch::BatchKind;
 use crate::change::Operation;
 use crate::error::{Error, Result};
 use crate::group::{Item, Outcome};
-use crate::host::{Host, Label, RowFailure, Target, Touched, Written};
+use crate::host::Host;
+use crate::log_entry::Label;
+use crate::row_write::{RowFailure, Target, Touched, Written};
 use crate::plan::{Action, Plan, find_ancestors, find_entries, plan};
 use crate::rejection::{NeighbourRow, QUEUED, Reason, WAITS_FOR_PARENT};
 use crate::session::Session;
@@ -118,12 +120,12 @@ impl<'i, 'a> Attempt<'i, 'a> {
             match write(host, session, item, &plan) {
                 Ok(written) => break written,
                 Err(RowFailure::Overtaken) => plan = self.plan_again(host, session, item)?,
-                Err(RowFailure::Refused { kind, code, message }) => {
-                    let waits_for = self.orphans.get(&index).copied().flatten().filter(|_| kind == WAITS_FOR_PARENT);
-                    return Ok(Outcome::Waits(Reason { kind, code, message, waits_for }));
+                Err(RowFailure::Refused(reason)) => {
+                    let waits_for = self.orphans.get(&index).copied().flatten().filter(|_| reason.kind == WAITS_FOR_PARENT);
+                    return Ok(Outcome::Waits(Reason { waits_for, ..*reason }));
                 }
                 Err(RowFailure::Lost(error)) => {
-                    session.condemned.insert((item.peer.id, item.change.version), Reason::of_engine(&error));
+                    session.condemned.insert((item.peer.id, item.change.version), Reason::of_engine(*error.clone()));
                     return Err(Error::Engine(error));
                 }
                 Err(RowFailure::Fatal(error)) => return Err(error),

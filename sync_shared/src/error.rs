@@ -118,23 +118,34 @@ pub struct EngineError {
     pub kind: &'static str,
 }
 
-/// The one error type of the core.
+/// An error of the contract: `sync: <Kind>: <what happened>`.
+#[derive(Clone, Debug, ThisError)]
+#[error("sync: {}: {message}{}", kind.name(), data.as_deref().map(|d| format!(" {d}")).unwrap_or_default())]
+pub struct SyncError {
+    pub kind: Kind,
+    pub message: String,
+    /// A JSON object: DETAIL in PostgreSQL, the end of the message in SQLite.
+    pub data: Option<String>,
+}
+
+/// The one error type of the core. Boxed, so that what goes well, which is nearly everything, is returned in registers.
 #[derive(Clone, Debug, ThisError)]
 pub enum Error {
-    #[error("sync: {}: {message}{}", kind.name(), data.as_deref().map(|d| format!(" {d}")).unwrap_or_default())]
-    Sync {
-        kind: Kind,
-        message: String,
-        /// A JSON object: DETAIL in PostgreSQL, the end of the message in SQLite.
-        data: Option<String>,
-    },
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Sync(Box<SyncError>),
+    #[error(transparent)]
+    Engine(Box<EngineError>),
+}
+
+impl From<EngineError> for Error {
+    fn from(error: EngineError) -> Self {
+        Error::Engine(Box::new(error))
+    }
 }
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error::Sync { kind, message: message.into(), data: None }
+        Error::Sync(Box::new(SyncError { kind, message: message.into(), data: None }))
     }
 
     /// The contract's error that the message of an engine is, `sync: <Kind>: <what happened>`. Its JSON object ends the message, as in
@@ -167,13 +178,11 @@ impl Error {
         Self::new(Kind::LimitExceeded, message)
     }
 
-    pub fn with_data(self, value: serde_json::Value) -> Self {
-        match self {
-            Error::Sync { kind, message, .. } => {
-                Error::Sync { kind, message, data: Some(value.to_string()) }
-            }
-            engine => engine,
+    pub fn with_data(mut self, value: serde_json::Value) -> Self {
+        if let Error::Sync(error) = &mut self {
+            error.data = Some(value.to_string());
         }
+        self
     }
 
     pub fn hash_mismatch(expected: &str, actual: &str) -> Self {
@@ -205,7 +214,7 @@ impl Error {
 
     pub fn kind(&self) -> Option<Kind> {
         match self {
-            Error::Sync { kind, .. } => Some(*kind),
+            Error::Sync(error) => Some(error.kind),
             Error::Engine(_) => None,
         }
     }

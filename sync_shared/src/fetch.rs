@@ -6,7 +6,8 @@ use crate::catalog::Catalog;
 use crate::change::{ChangeHead, Operation, write_tail};
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
-use crate::host::{Host, LogEntry, LogRange, LogText};
+use crate::host::Host;
+use crate::log_entry::{LogEntry, LogRange, LogText};
 use crate::receive::received_version;
 use crate::rejection;
 use crate::stamp;
@@ -321,14 +322,11 @@ fn write_payload_twice(entry: &LogEntry<'_>, plain: &mut String, escaped: &mut S
 }
 
 /// Names the row that cannot be sent.
-fn unreadable(entry: &LogEntry<'_>, pk: &str, error: Error) -> Error {
-    match error {
-        Error::Sync { kind, message, data } => {
-            let message = format!("version {} of table {:?}, row {pk}: {message}", entry.version, entry.table.table_name);
-            Error::Sync { kind, message, data }
-        }
-        engine => engine,
+fn unreadable(entry: &LogEntry<'_>, pk: &str, mut error: Error) -> Error {
+    if let Error::Sync(error) = &mut error {
+        error.message = format!("version {} of table {:?}, row {pk}: {}", entry.version, entry.table.table_name, error.message);
     }
+    error
 }
 
 /// Appends what a change adds to the hash of its batch.

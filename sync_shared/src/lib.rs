@@ -7,6 +7,8 @@
 
 mod error;
 mod host;
+mod log_entry;
+mod row_write;
 mod schema;
 mod typed;
 mod value;
@@ -76,14 +78,14 @@ pub use error::{EngineError, Error, Kind, Result, Scope};
 pub use fetch::{fetch_changes, visit_changes, VisibleChange};
 pub use fetch_local::{acknowledge_push, fetch_local_changes};
 pub use hash::{hash, hash_batch, verify_hash};
-pub use host::{
-    GroupRows, CaptureState, Fields, Host, Label, LogEntry, LogRange, LogText, PutRow, Row, RowFailure, Target, Together, Touched, Violation, Written,
-};
+pub use host::{CaptureState, Host, Row};
 pub use init::{init, regenerate_origin};
+pub use log_entry::{Fields, Label, LogEntry, LogRange, LogText};
 pub use purge::{compact, purge_tombstones, safe_purge_version};
 pub use reconcile::reconcile;
 pub use resolve::resolve_conflict;
 pub use resync::begin_resync;
+pub use row_write::{GroupRows, PutRow, RowFailure, Target, Together, Touched, Violation, Written};
 pub use schema::SCHEMA_TABLES;
 pub use server::{HostServer, Server};
 pub use state::{last_push_version, last_server_version, state_json};

@@ -6,7 +6,8 @@
 
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::host::{Host, LogEntry, LogRange};
+use crate::host::Host;
+use crate::log_entry::{LogEntry, LogRange};
 use crate::table::RowHash;
 use std::collections::HashMap;
 

@@ -3,7 +3,8 @@
 use crate::catalog::Catalog;
 use crate::change::Operation;
 use crate::error::Result;
-use crate::host::{Host, LogRange, in_transaction};
+use crate::host::{Host, in_transaction};
+use crate::log_entry::LogRange;
 use crate::table::{RowHash, Table};
 use crate::value::{Value, ValueRef, write_payload};
 use sha2::{Digest, Sha256};

@@ -31,8 +31,8 @@ impl Reason {
     }
 
     /// The engine refused the row.
-    pub fn of_engine(error: &EngineError) -> Reason {
-        Reason { kind: error.kind, code: error.code.clone(), message: error.message.clone(), waits_for: None }
+    pub fn of_engine(EngineError { kind, code, message, .. }: EngineError) -> Reason {
+        Reason { kind, code, message, waits_for: None }
     }
 
     pub fn queued() -> Reason {

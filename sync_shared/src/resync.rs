@@ -8,7 +8,9 @@ use crate::batch::FULL_BYTES;
 use crate::catalog::Catalog;
 use crate::change::Operation;
 use crate::error::{Error, Kind, Result};
-use crate::host::{Host, Label, LogRange, RowFailure, Touched, in_transaction, query_value};
+use crate::host::{Host, in_transaction, query_value};
+use crate::log_entry::{Label, LogRange};
+use crate::row_write::{RowFailure, Touched};
 use crate::incoming::Incoming;
 use crate::reconcile::key_of;
 use crate::session::Answer;
@@ -219,7 +221,7 @@ fn remove_rows(host: &mut dyn Host, catalog: &Catalog, peer: &Peer, rows: Vec<(u
                     touched.push(Touched { table: *table, key: key.clone(), deleted: true });
                     places.push(place);
                 }
-                Err(RowFailure::Refused { .. }) => refused.push(place),
+                Err(RowFailure::Refused(_)) => refused.push(place),
                 Err(RowFailure::Fatal(error)) => return give_up(host, error),
                 Err(RowFailure::Lost(error)) => return give_up(host, Error::Engine(error)),
                 Err(RowFailure::Overtaken) => return give_up(host, Error::corrupt("a locked table that another writer changed")),

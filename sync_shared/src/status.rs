@@ -3,8 +3,9 @@
 use crate::catalog::Catalog;
 use crate::change::Operation;
 use crate::clients::clients;
-use crate::error::{Error, Kind, Result};
-use crate::host::{Host, LogRange, query_integer};
+use crate::error::{Kind, Result};
+use crate::host::{Host, query_integer};
+use crate::log_entry::LogRange;
 use crate::progress;
 use crate::table::Table;
 use crate::unseen::{Peer, count_unseen};
@@ -90,7 +91,8 @@ fn readable<'c>(host: &mut dyn Host, catalog: &'c Catalog) -> Result<Vec<(usize,
     for (index, table) in catalog.tracked() {
         match host.may_read(table) {
             Ok(true) => readable.push((index, table)),
-            Ok(false) | Err(Error::Sync { kind: Kind::PermissionDenied, .. }) => {}
+            Ok(false) => {}
+            Err(error) if error.kind() == Some(Kind::PermissionDenied) => {}
             Err(error) => return Err(error),
         }
     }

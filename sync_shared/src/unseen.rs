@@ -6,7 +6,8 @@
 use crate::catalog::Catalog;
 use crate::change::Change;
 use crate::error::Result;
-use crate::host::{Host, LogRange, query_value};
+use crate::host::{Host, query_value};
+use crate::log_entry::LogRange;
 use crate::state::{State, known_origin};
 use crate::table::RowHash;
 use crate::value::ValueRef;

@@ -57,5 +57,5 @@ pub fn of_contract(kind: Kind, message: &str, data: Option<serde_json::Value>) -
 }
 
 fn of_engine(number: i32, code: &str, message: String) -> Error {
-    Error::Engine(EngineError { number, code: code.to_owned(), message, scope: Scope::Call, kind: "Unreachable" })
+    EngineError { number, code: code.to_owned(), message, scope: Scope::Call, kind: "Unreachable" }.into()
 }
