@@ -23,6 +23,7 @@ fn sync_check_table(
 
 #[pg_extern]
 fn sync_tables(
+    counted: default!(Option<bool>, true),
     fcinfo: FunctionCallInfo,
 ) -> TableIterator<
     'static,
@@ -32,10 +33,10 @@ fn sync_tables(
         name!(primary_key, String),
         name!(columns, String),
         name!(conflict_strategy, String),
-        name!(entries, i64),
+        name!(entries, Option<i64>),
     ),
 > {
-    let tables = call(fcinfo, |host| sync_shared::tables(host));
+    let tables = call(fcinfo, |host| sync_shared::tables(host, counted.unwrap_or(true)));
     TableIterator::new(tables.into_iter().map(|t| (t.table_name, t.name, t.primary_key, t.columns, t.conflict_strategy.to_owned(), t.entries)))
 }
 

@@ -602,7 +602,9 @@ STRICT
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'sync_subscriptions_wrapper';
 
-CREATE FUNCTION "sync_tables"() RETURNS TABLE (
+CREATE FUNCTION "sync_tables"(
+  "counted" bool DEFAULT true
+) RETURNS TABLE (
   "table_name" TEXT,
   "name" TEXT,
   "primary_key" TEXT,
@@ -610,7 +612,6 @@ CREATE FUNCTION "sync_tables"() RETURNS TABLE (
   "conflict_strategy" TEXT,
   "entries" bigint
 )
-STRICT
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'sync_tables_wrapper';
 

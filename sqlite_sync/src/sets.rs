@@ -33,7 +33,7 @@ static SETS: [Set; 8] = [
     Set {
         name: "sync_tables",
         columns: &["table_name", "name", "primary_key", "columns", "conflict_strategy", "entries"],
-        arguments: &[],
+        arguments: &["counted"],
         rows: tables,
     },
     Set {
@@ -92,7 +92,7 @@ fn check_table(host: &mut SqliteHost<'_>, arguments: &[SqlValue]) -> Result<Rows
     Ok(findings.into_iter().map(row).collect())
 }
 
-fn tables(host: &mut SqliteHost<'_>, _: &[SqlValue]) -> Result<Rows> {
+fn tables(host: &mut SqliteHost<'_>, arguments: &[SqlValue]) -> Result<Rows> {
     let row = |t: sync_shared::TrackedSummary| {
         vec![
             t.table_name.into(),
@@ -103,7 +103,7 @@ fn tables(host: &mut SqliteHost<'_>, _: &[SqlValue]) -> Result<Rows> {
             t.entries.into(),
         ]
     };
-    Ok(sync_shared::tables(host)?.into_iter().map(row).collect())
+    Ok(sync_shared::tables(host, integer(arguments, 0, 1)? != 0)?.into_iter().map(row).collect())
 }
 
 fn changes(host: &mut SqliteHost<'_>, arguments: &[SqlValue]) -> Result<Rows> {

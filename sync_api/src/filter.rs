@@ -1,9 +1,8 @@
 //! What a live subscription is to: a table, one row of it, or all tables.
 
-use crate::database::{Access, Database};
+use crate::database::{Access, Database, Statement};
 use crate::error::{ApiError, Result};
 use crate::page::Event;
-use crate::reports::TABLES;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
@@ -11,6 +10,12 @@ use sync_shared::canonical_json;
 
 /// Every table that the caller may read.
 pub const ALL_TABLES: &str = "*";
+
+/// The tables without their numbers of entries: to count those the whole log is read.
+static TABLES: Statement = Statement::differing(
+    "SELECT json_group_array(json_object('name', name, 'primaryKey', json(primary_key))) FROM @sync_tables(false)",
+    "SELECT coalesce(json_agg(json_build_object('name', name, 'primaryKey', primary_key::json)), '[]')::text FROM @sync_tables(false)",
+);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

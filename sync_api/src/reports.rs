@@ -23,7 +23,7 @@ pub static CLIENTS: Statement = Statement::differing(
     "SELECT coalesce(json_agg(json_build_object('originId', origin_id, 'lastSyncVersion', last_sync_version, \
      'lastSyncTimestamp', last_sync_timestamp, 'createdAt', created_at)), '[]')::text FROM @sync_clients()",
 );
-pub static TABLES: Statement = Statement::differing(
+static TABLES: Statement = Statement::differing(
     "SELECT json_group_array(json_object('tableName', table_name, 'name', name, 'primaryKey', json(primary_key), 'columns', json(columns), \
      'conflictStrategy', conflict_strategy, 'entries', entries)) FROM @sync_tables()",
     "SELECT coalesce(json_agg(json_build_object('tableName', table_name, 'name', name, 'primaryKey', primary_key::json, \

@@ -20,13 +20,14 @@ pub struct TrackedSummary {
     /// JSON array.
     pub columns: String,
     pub conflict_strategy: &'static str,
-    pub entries: i64,
+    /// None: not counted.
+    pub entries: Option<i64>,
 }
 
-/// The tracked tables that the caller may read.
-pub fn tables(host: &mut dyn Host) -> Result<Vec<TrackedSummary>> {
+/// The tracked tables that the caller may read. To count their entries the whole log is read.
+pub fn tables(host: &mut dyn Host, counted: bool) -> Result<Vec<TrackedSummary>> {
     let (_, catalog) = Catalog::open(host)?;
-    let counts = count_entries(host, &catalog)?;
+    let counts = if counted { Some(count_entries(host, &catalog)?) } else { None };
     let readable = readable(host, &catalog)?;
     Ok(readable
         .into_iter()
@@ -36,7 +37,7 @@ pub fn tables(host: &mut dyn Host) -> Result<Vec<TrackedSummary>> {
             primary_key: json!(table.key_names()).to_string(),
             columns: json!(table.column_names()).to_string(),
             conflict_strategy: table.strategy.name(),
-            entries: counts[index].0,
+            entries: counts.as_ref().map(|counts| counts[index].0),
         })
         .collect())
 }

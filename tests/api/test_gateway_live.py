@@ -76,6 +76,25 @@ def test_an_event_carries_its_version_as_id(subscribe, database):
     assert "event: change\nid: 1\ndata: {" in stream.raw
 
 
+# A table of two entries a row in SQLite, of which the first is lost; in PostgreSQL an operation that there is none of.
+WIDE = f"CREATE TABLE wide (id integer PRIMARY KEY, {', '.join(f'c{number} integer' for number in range(70))})"
+DAMAGE = {"sqlite": "DELETE FROM _sync_log_data WHERE operation = 3", "postgres": "UPDATE _sync_log_data SET operation = 9 WHERE version = 3"}
+
+
+def test_a_subscription_to_a_table_begins_without_a_look_at_the_whole_log(subscribe, database, http):
+    database.sql(WIDE)
+    database.track("wide")
+    add(database, "p1")
+    add(database, "p2")
+    database.sql("INSERT INTO wide (id) VALUES (1)")
+    add(database, "p3")
+    database.sql(DAMAGE[database.kind])
+    assert http.get("/sync/tables").status_code >= 400, "who counts the log meets what cannot be read"
+    stream = subscribe()
+    add(database, "p4")
+    assert keys(stream.wait(1)) == ["p4"]
+
+
 def test_it_begins_where_it_is_told(subscribe, database):
     for number in range(5):
         add(database, f"p{number}")

@@ -103,6 +103,20 @@ def test_changes_arrive_as_they_happen(server, make_gateway, open_page):
     expect(page.locator("#changes tr")).to_have_count(5)
 
 
+def test_what_stays_the_same_is_asked_once(server, make_gateway, open_page):
+    asked = []
+    gateway = make_gateway(server)
+    page = open_page(gateway)
+    page.on("request", lambda request: asked.append(request.url.removeprefix(gateway.url)))
+    page.reload()
+    expect(page.locator("#live")).to_have_text("live")
+    for number in range(3, 6):
+        expect(page.locator("#version")).to_have_text(str(number - 1))
+        server.sql("""INSERT INTO "Person" VALUES (?, 'Carol', NULL)""", f"p{number}")
+    expect(page.locator("#version")).to_have_text("5")
+    assert asked.count("/sync/status") >= 3 and asked.count("/sync/state") == 1, "to know the state the whole log is counted"
+
+
 def test_a_token_is_asked_for_and_the_keyboard_is_enough(server, make_gateway, open_page):
     token = add_token(server.url, "page")
     page = open_page(make_gateway(server))

@@ -46,7 +46,7 @@ SIGNATURES = {
     "sync_status": "",
     "sync_subscribe": "table_name text, pk_value text DEFAULT NULL::text, options text DEFAULT NULL::text",
     "sync_subscriptions": "",
-    "sync_tables": "",
+    "sync_tables": "counted boolean DEFAULT true",
     "sync_track_table": "table_name text, options text DEFAULT NULL::text",
     "sync_unsubscribe": "subscription_id text",
     "sync_untrack_table": "table_name text",
@@ -87,6 +87,28 @@ def test_the_hash_is_the_one_of_an_independent_implementation(make_database):
 
 def test_an_empty_replica_has_the_hash_of_nothing(make_database):
     assert make_database().hash() == canonical.sha256("")
+
+
+@pytest.fixture
+def count_reads(database):
+    """How many entries of the log a query reads."""
+    seen = "SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables WHERE relname = '_sync_log_data'"
+
+    def count(query):
+        with database.transaction():
+            before = database.value(seen)
+            database.sql(query)
+            return database.value(seen) - before
+
+    return count
+
+
+def test_tables_are_listed_without_a_look_at_the_log_when_nothing_is_to_be_counted(database, count_reads):
+    database.sql("INSERT INTO person(id) SELECT generate_series(1, 100)")
+    assert count_reads("SELECT * FROM sync_tables(false)") == 0 and count_reads("SELECT * FROM sync_tables()") == 100
+    listed = "SELECT name, entries FROM sync_tables"
+    assert database.sql(f"{listed}(true)") == database.sql(f"{listed}(NULL)") == [("person", 100)]
+    assert database.sql(f"{listed}(false)") == [("person", None)]
 
 
 def test_clients_are_registered_and_only_go_forward(database):

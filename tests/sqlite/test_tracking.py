@@ -71,6 +71,18 @@ def test_tables_lists_what_is_tracked(server):
     assert table["entries"] == 1
 
 
+def test_tables_are_listed_without_a_look_at_the_log_when_nothing_is_to_be_counted(server):
+    server.sql(f"CREATE TABLE wide (id INTEGER PRIMARY KEY, {', '.join(f'c{number}' for number in range(70))})")
+    server.track("wide")
+    server.sql("INSERT INTO wide (id) VALUES (1)")
+    listed = "SELECT name, entries FROM sync_tables(?)"
+    assert server.sql(listed, True) == server.sql(listed, None) == [("Person", 0), ("wide", 1)]
+    server.sql("DELETE FROM _sync_log_data WHERE operation = 3")
+    with sync_error("SchemaMismatch"):
+        server.sql(listed, True)
+    assert server.sql(listed, False) == [("Person", None), ("wide", None)]
+
+
 def test_rows_from_before_tracking_are_logged_as_inserts(open_replica):
     replica = open_replica("new")
     replica.sql(PERSON)
