@@ -11,7 +11,7 @@ use crate::error::raise;
 use crate::extension::Extension;
 use crate::pending::{self, Logged};
 use crate::quote::{list, owned, qualified};
-use crate::spi::{self, Session, View};
+use crate::spi::{self, Aim, Session};
 use pgrx::pg_sys::{self, Datum, HeapTuple, TriggerData};
 use pgrx::prelude::*;
 use std::rc::Rc;
@@ -145,7 +145,7 @@ impl Writer<'_> {
         {
             let _session = Session::open();
             let _definer = Definer::owner_of(relation);
-            spi::stream(&sql, &[], View::Latest, |rows, row| {
+            spi::stream(&sql, &[], Aim::AllRows, |rows, row| {
                 let mut values = vec![None; width];
                 columns.iter().enumerate().for_each(|(at, &place)| values[place] = rows.datum(row, at));
                 let mut pk_value = String::new();

@@ -5,7 +5,7 @@ use crate::definer::Definer;
 use crate::host::PgHost;
 use crate::quote::{Identifier, Literal, owned, qualified};
 use crate::relation;
-use crate::spi::{self, Parameter, View};
+use crate::spi::{self, Aim, Parameter, View};
 use pgrx::pg_sys::{self, Oid};
 use sync_shared::{CaptureState, Error, Result, Row as _, Table, ValueRef};
 
@@ -75,7 +75,7 @@ fn rename_in_log(host: &PgHost, table: &Table, renamed: &[(String, String)]) -> 
     let log = format!("{}._sync_log_data", host.extension.schema_name);
     let of_table = [Parameter::of(ValueRef::Integer(table.id))?];
     let mut renamed_texts: Vec<(i64, String, [Option<String>; 2])> = Vec::new();
-    spi::stream(&format!("SELECT version, pk_value, payload, image FROM {log} WHERE table_id = $1"), &of_table, View::Latest, |rows, at| {
+    spi::stream(&format!("SELECT version, pk_value, payload, image FROM {log} WHERE table_id = $1"), &of_table, Aim::AllRows, |rows, at| {
         let row = rows.row(at)?;
         let renamed_at = |column: usize| row.optional_text(column)?.map(|text| rename_members(&text, renamed)).transpose();
         renamed_texts.push((row.integer(0)?, rename_members(row.text(1)?, renamed)?, [renamed_at(2)?, renamed_at(3)?]));

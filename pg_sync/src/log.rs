@@ -4,7 +4,7 @@ use crate::append::{Entry, append};
 use crate::definer::Definer;
 use crate::host::PgHost;
 use crate::shown;
-use crate::spi::{self, Parameter, Rows, View, with_bytes};
+use crate::spi::{self, Aim, Parameter, Rows, View, with_bytes};
 use std::cell::OnceCell;
 use std::fmt::Write as _;
 use sync_shared::{
@@ -75,7 +75,7 @@ pub fn read(host: &mut PgHost, catalog: &Catalog, range: LogRange, visit: &mut V
     }
     sql.push_str(if range.newest_first { " ORDER BY version DESC" } else { " ORDER BY version" });
     let bounds = [Parameter::of(ValueRef::Integer(range.after))?, Parameter::of(ValueRef::Integer(range.upto))?];
-    spi::stream(&sql, &bounds, View::Latest, |rows, row| visit_row(catalog, rows, row, visit))
+    spi::stream(&sql, &bounds, Aim::FirstRows, |rows, row| visit_row(catalog, rows, row, visit))
 }
 
 fn visit_row(
@@ -150,7 +150,7 @@ pub fn backfill(host: &mut PgHost, table: &Table) -> Result<u64> {
     let extension = host.extension.clone();
     let mut count = 0;
     let definer = Definer::owner_of(plan.relation);
-    spi::stream(&plan.select(), &[], View::Latest, |rows, row| {
+    spi::stream(&plan.select(), &[], Aim::AllRows, |rows, row| {
         let (pk_value, payload) = (plan.write_key_of(rows, row)?, plan.write_payload(rows, row)?);
         let operation = Operation::Insert;
         append(&extension, &Entry { table: table.id, operation, origin, label: None, pk_value: &pk_value, payload: Some(&payload), image: None });

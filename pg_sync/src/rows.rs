@@ -8,7 +8,7 @@ use crate::definer::Definer;
 use crate::host::PgHost;
 use crate::pending::{self, Logged, Pending, PendingRow};
 use crate::pinned::Pinned;
-use crate::spi::{self, Parameter, View};
+use crate::spi::{self, Aim, Parameter, View};
 use crate::tables::TablePlan;
 use sync_shared::{Label, Operation, Result, Row, RowFailure, Table, Value, Written};
 
@@ -102,7 +102,7 @@ pub fn stream_rows(host: &mut PgHost, table: &Table, visit: &mut dyn FnMut(&dyn 
     let plan = host.plan(table)?;
     let _definer = (!host.reads_for_caller).then(|| Definer::owner_of(plan.relation));
     let _pinned = plan.is_ordered_by_output().then(Pinned::enter);
-    spi::stream(&plan.select_in_order(), &[], View::Latest, |rows, row| visit(&spi::OwnedRow(plan.values(rows, row)?)))
+    spi::stream(&plan.select_in_order(), &[], Aim::AllRows, |rows, row| visit(&spi::OwnedRow(plan.values(rows, row)?)))
 }
 
 /// Updates the row if it is there, else inserts it.

@@ -91,8 +91,18 @@ thread_local! {
 /// Prepared statements that are kept at most; beyond that all are given up.
 const MOST_PLANS: usize = 500;
 
-fn plan(sql: &str, parameters: &[Parameter]) -> pg_sys::SPIPlanPtr {
-    let mut key = Vec::with_capacity(sql.len() + 4 * parameters.len());
+/// What of its result a query is planned for.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Aim {
+    /// The first rows soon, for often no more of them are read.
+    FirstRows,
+    AllRows,
+}
+
+fn plan(sql: &str, parameters: &[Parameter], aim: Aim) -> pg_sys::SPIPlanPtr {
+    let options = if aim == Aim::FirstRows { pg_sys::CURSOR_OPT_FAST_PLAN as i32 } else { 0 };
+    let mut key = Vec::with_capacity(sql.len() + 4 * parameters.len() + 1);
+    key.push(aim as u8);
     parameters.iter().for_each(|p| key.extend(p.oid.to_u32().to_le_bytes()));
     key.extend(sql.as_bytes());
     if let Some(known) = PLANS.with_borrow(|plans| plans.get(&key).copied()) {
@@ -102,7 +112,7 @@ fn plan(sql: &str, parameters: &[Parameter]) -> pg_sys::SPIPlanPtr {
     let text = c_string(sql);
     // SAFETY: text and types live through the call; the plan is moved out of this connection's memory.
     let plan = unsafe {
-        let plan = pg_sys::SPI_prepare(text.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        let plan = pg_sys::SPI_prepare_cursor(text.as_ptr(), types.len() as i32, types.as_mut_ptr(), options);
         if plan.is_null() {
             pgrx::error!("sync: a statement cannot be prepared: {sql}");
         }
@@ -131,7 +141,7 @@ fn arrays(parameters: &[Parameter]) -> (Vec<Datum>, Vec<c_char>) {
 
 /// Runs a statement; returns the rows it changed or returned, and gives its result to `visit`.
 pub fn run<T>(sql: &str, parameters: &[Parameter], view: View, visit: impl FnOnce(&Rows) -> Result<T>) -> Result<(u64, T)> {
-    let plan = plan(sql, parameters);
+    let plan = plan(sql, parameters, Aim::AllRows);
     let (mut values, nulls) = arrays(parameters);
     // SAFETY: plan, values and nulls fit each other; the result is freed below.
     unsafe {
@@ -156,26 +166,22 @@ pub fn execute(sql: &str, parameters: &[Parameter]) -> Result<u64> {
     run(sql, parameters, View::Statement, |_| Ok(())).map(|(count, ())| count)
 }
 
-/// Reads a query some rows at a time until `visit` returns false. What is allocated in the server's memory meanwhile is given up with
-/// the rows: it does not grow with their number.
+/// Reads a query some rows at a time, of everything that is committed now, until `visit` returns false. What is allocated in the server's
+/// memory meanwhile is given up with the rows: it does not grow with their number.
 pub fn stream(
     sql: &str,
     parameters: &[Parameter],
-    view: View,
+    aim: Aim,
     mut visit: impl FnMut(&Rows, usize) -> Result<bool>,
 ) -> Result<()> {
     const AT_A_TIME: std::ffi::c_long = 500;
-    let plan = plan(sql, parameters);
+    let plan = plan(sql, parameters, aim);
     let (mut values, nulls) = arrays(parameters);
     // SAFETY: the cursor is closed at the end; what is read of it is freed piece by piece.
     unsafe {
-        if view == View::Latest {
-            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        }
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
         let portal = pg_sys::SPI_cursor_open(std::ptr::null(), plan, values.as_mut_ptr(), nulls.as_ptr(), true);
-        if view == View::Latest {
-            pg_sys::PopActiveSnapshot();
-        }
+        pg_sys::PopActiveSnapshot();
         let scratch = pg_sys::AllocSetContextCreateInternal(
             pg_sys::CurrentMemoryContext,
             c"rows of pg_sync".as_ptr(),
@@ -224,7 +230,7 @@ pub fn read_sheltered<T>(
     unsafe {
         let portal = {
             let _path = SafePath::enter();
-            let plan = plan(sql, parameters);
+            let plan = plan(sql, parameters, Aim::AllRows);
             pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
             let portal = pg_sys::SPI_cursor_open(std::ptr::null(), plan, values.as_mut_ptr(), nulls.as_ptr(), true);
             pg_sys::PopActiveSnapshot();

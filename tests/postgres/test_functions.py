@@ -111,6 +111,12 @@ def test_tables_are_listed_without_a_look_at_the_log_when_nothing_is_to_be_count
     assert database.sql(f"{listed}(false)") == [("person", None)]
 
 
+def test_a_fetch_reads_little_more_than_it_hands_out_before_the_log_was_ever_analyzed(database, count_reads):
+    database.sql("INSERT INTO person(id) SELECT generate_series(1, 30000)")
+    for start in (0, 10_000):
+        assert count_reads(f"SELECT sync_fetch_changes({start}, 10)") < 2000
+
+
 def test_clients_are_registered_and_only_go_forward(database):
     database.sql("INSERT INTO person(id) VALUES (1), (2)")
     assert database.json("SELECT sync_register_client(?, 1)", ORIGIN)["lastSyncVersion"] == 1
