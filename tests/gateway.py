@@ -106,9 +106,9 @@ class Gateway:
 class Stream:
     """A live subscription, read by a thread of its own."""
 
-    def __init__(self, gateway, query, last=None, token=None):
+    def __init__(self, gateway, query, last=None, token=None, **options):
         headers = {"Last-Event-ID": str(last)} if last is not None else {}
-        self.client = gateway.client(token)
+        self.client = gateway.client(token, **options)
         self.request = self.client.stream("GET", f"/sync/subscribe?{query}", headers=headers)
         self.response = self.request.__enter__()
         self.events, self.comments, self.raw = [], [], ""

@@ -10,6 +10,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,7 +23,7 @@ use tower::ServiceExt as _;
 
 /// Most connections at a time; others wait to be accepted.
 const CONNECTIONS: usize = 10_000;
-/// How long a client may take to say hello, or for the head of a request.
+/// How long a client may take to say hello, for its first request, or for the head of another.
 const HELLO: Duration = Duration::from_secs(20);
 /// How long a client may take none of what is sent to it. A subscriber that is cut off goes on from its last version.
 const STALLED: Duration = Duration::from_secs(30);
@@ -88,7 +89,7 @@ pub fn acceptor(options: &ServeOptions) -> Result<Option<TlsAcceptor>, StartErro
 }
 
 /// A connection that ends when its client takes nothing any more.
-fn patient(stream: TcpStream) -> std::pin::Pin<Box<TimeoutStream<TcpStream>>> {
+fn patient(stream: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(STALLED));
     Box::pin(stream)
@@ -98,7 +99,10 @@ async fn converse<S>(stream: S, address: SocketAddr, router: Router, watcher: hy
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let asked = CancellationToken::new();
+    let first = asked.clone();
     let service = router.map_request(move |mut request: axum::http::Request<_>| {
+        first.cancel();
         request.extensions_mut().insert(Client(address));
         request.map(axum::body::Body::new) as Request
     });
@@ -106,6 +110,13 @@ where
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HELLO);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(ALIVE).keep_alive_timeout(HELLO).max_concurrent_streams(250);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut conversation = pin!(watcher.watch(connection.into_owned()));
+    // hyper waits without end for the few bytes that tell HTTP/2 from HTTP/1.1, and for what follows them.
+    tokio::select! {
+        _ = &mut conversation => return,
+        () = asked.cancelled() => {}
+        () = tokio::time::sleep(HELLO) => return,
+    }
     // How a connection ends is the client's affair.
-    let _ = watcher.watch(connection.into_owned()).await;
+    let _ = conversation.await;
 }
