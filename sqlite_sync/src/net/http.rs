@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::Deserialize;
 use serde_json::json;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 use sync_shared::{Error, Kind, MAX_BYTES, Result, SyncOptions};
@@ -140,6 +140,9 @@ impl HttpLink {
             // Others may repeat the request, and with it the token.
             ureq::Error::Http(_) | ureq::Error::BadUri(_) => Error::argument("the url cannot be used").into(),
             ureq::Error::Protocol(_) => Failure::unreachable(&self.base, "the answer is cut off, or no HTTP"),
+            ureq::Error::Decompress(_, io) if matches!(io.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData) => {
+                Error::batch("the answer is not compressed as it says").into()
+            }
             ureq::Error::Decompress(..) => Failure::unreachable(&self.base, "the answer is cut off"),
             ureq::Error::Timeout(_) => Failure::unreachable(&self.base, "no answer in time"),
             _ => Failure::unreachable(&self.base, "the connection was lost"),
