@@ -1,11 +1,12 @@
 //! `GET /sync/changes` and `POST /sync/changes`: pull and push.
 
+use crate::answer::{json, parse};
 use crate::body::LONGEST_PUSH;
 use crate::database::{Access, Argument, Statement};
 use crate::error::{ApiError, Result};
 use crate::gateway::Shared;
 use crate::page::FETCH;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, parse_origin};
 use crate::push::Push;
 use crate::tokens::Caller;
 use axum::Extension;
@@ -17,7 +18,6 @@ use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
 use std::time::Duration;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 /// Most changes of a pull.
 const MOST: i64 = 5000;
@@ -57,17 +57,16 @@ pub async fn pull(
     let from = parameters.integer("fromVersion", 0..=i64::MAX)?.unwrap_or(0);
     let size = parameters.integer("batchSize", 1..=MOST)?.unwrap_or(USUAL);
     let wait = parameters.integer("waitMs", 0..=LONGEST_WAIT)?.unwrap_or(0);
-    let exclude = parameters.text("excludeOrigin").map(str::to_owned);
+    let exclude = parameters.text("excludeOrigin").map(|origin| parse_origin("excludeOrigin", origin)).transpose()?;
     if let Some(origin) = &exclude {
-        let origin = Uuid::try_parse(origin).map_err(|_| ApiError::argument("excludeOrigin is not a UUID"))?.to_string();
-        caller.must_be(&origin)?;
+        caller.must_be(origin)?;
     }
     let deadline = Instant::now() + Duration::from_millis(wait.unsigned_abs());
     let text = loop {
         let feed = if wait > 0 { Some(gateway.feeds.follow(caller.role.as_deref()).await?) } else { None };
         let arguments = vec![Argument::Big(from), Argument::Int(size as i32), Argument::Text(exclude.clone())];
         let text = gateway.database.text(Access::Read, caller.role.as_deref(), &FETCH, arguments).await?.unwrap_or_default();
-        let outline: Outline = serde_json::from_str(&text).map_err(|_| ApiError::internal())?;
+        let outline: Outline = parse(&text)?;
         let rest = deadline.saturating_duration_since(Instant::now());
         match feed {
             Some(feed) if outline.changes.is_empty() && !rest.is_zero() => {
@@ -85,7 +84,7 @@ pub async fn pull(
     let tag = entity_tag(&text);
     let mut response = match is_known(&headers, &tag) {
         true => StatusCode::NOT_MODIFIED.into_response(),
-        false => ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response(),
+        false => json(text),
     };
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     if let Ok(tag) = HeaderValue::from_str(&tag) {
@@ -105,13 +104,13 @@ pub async fn push(State(gateway): State<Shared>, Extension(caller): Extension<Ca
         let push = tokio::task::spawn_blocking(move || Push::read(text, &sender)).await.map_err(|_| ApiError::internal())??;
         let answer = gateway.database.text(Access::Write, caller.role.as_deref(), &APPLY, vec![Argument::Text(Some(push.text))]).await?;
         let answer = answer.unwrap_or_default();
-        let counts: Counts = serde_json::from_str(&answer).map_err(|_| ApiError::internal())?;
+        let counts: Counts = parse(&answer)?;
         let metrics = &gateway.metrics;
         metrics.pushed.inc_by(push.changes as u64);
         metrics.applied.inc_by(counts.applied);
         metrics.conflicts.inc_by(counts.conflicts);
         metrics.rejected.inc_by(counts.rejected + counts.deferred);
-        Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], answer).into_response())
+        Ok(json(answer))
     });
     work.await.map_err(|_| ApiError::internal())?
 }

@@ -1,16 +1,16 @@
 //! `POST /sync/clients`: who pulls from here, and how far they are.
 
+use crate::answer::json;
 use crate::body::LONGEST;
 use crate::database::{Access, Argument, Statement};
 use crate::error::{ApiError, Result};
 use crate::gateway::Shared;
+use crate::parameters::parse_origin;
 use crate::tokens::Caller;
 use axum::Extension;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
 static REGISTER: Statement = Statement::new("SELECT @sync_register_client(?1, ?2)");
 
@@ -28,10 +28,9 @@ pub async fn register(State(gateway): State<Shared>, Extension(caller): Extensio
             _ => return Err(ApiError::argument(format!("there is no member {name:?}"))),
         }
     }
-    let origin = origin.ok_or_else(|| ApiError::argument("originId is missing"))?;
-    let origin = Uuid::try_parse(&origin).map_err(|_| ApiError::argument("originId is not a UUID"))?.to_string();
+    let origin = parse_origin("originId", &origin.ok_or_else(|| ApiError::argument("originId is missing"))?)?;
     caller.must_be(&origin)?;
     let arguments = vec![Argument::Text(Some(origin)), Argument::Big(version)];
     let answer = gateway.database.text(Access::Write, caller.role.as_deref(), &REGISTER, arguments).await?;
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], answer.unwrap_or_default()).into_response())
+    Ok(json(answer.unwrap_or_default()))
 }

@@ -1,5 +1,6 @@
 //! What a live subscription is to: a table, one row of it, or all tables.
 
+use crate::answer::parse;
 use crate::database::{Access, Database, Statement};
 use crate::error::{ApiError, Result};
 use crate::page::Event;
@@ -49,7 +50,7 @@ impl Filter {
             };
         }
         let tables = database.text(Access::Read, role, &TABLES, Vec::new()).await?.unwrap_or_default();
-        let tables: Vec<Table> = serde_json::from_str(&tables).map_err(|_| ApiError::internal())?;
+        let tables: Vec<Table> = parse(&tables)?;
         let found = tables.iter().find(|t| t.name == table).or_else(|| tables.iter().find(|t| t.name.eq_ignore_ascii_case(table)));
         let table = found.ok_or_else(|| ApiError::not_found("there is no tracked table of this name that this caller may read"))?;
         let key = key.map(|key| Key::parse(key, &table.primary_key)).transpose()?;

@@ -3,6 +3,7 @@
 //! Read `options.rs`, `router.rs`, then what a request meets: `auth.rs`, `changes.rs`, `push.rs`; and for what is live: `wake.rs`, `feed.rs`,
 //! `subscription.rs`. What syncs is decided in the database: nothing here knows how.
 
+mod answer;
 mod auth;
 mod body;
 mod changes;

@@ -1,5 +1,6 @@
 //! What Prometheus reads at `/metrics`.
 
+use crate::answer::parse;
 use crate::database::{Access, Statement};
 use crate::error::{ApiError, Result};
 use crate::gateway::Shared;
@@ -83,8 +84,8 @@ pub async fn metrics(State(gateway): State<Shared>, Extension(caller): Extension
     let clients = gateway.database.text(Access::Read, role, &CLIENTS, Vec::new()).await?.unwrap_or_default();
     let waiting = gateway.database.text(Access::Read, role, &WAITING, Vec::new()).await?.unwrap_or_default();
     let head = gateway.feeds.follow(role).await?.position().version;
-    let clients: Vec<ClientLine> = serde_json::from_str(&clients).map_err(|_| ApiError::internal())?;
-    let (conflicts, rejections): (i64, i64) = serde_json::from_str(&waiting).map_err(|_| ApiError::internal())?;
+    let clients: Vec<ClientLine> = parse(&clients)?;
+    let (conflicts, rejections): (i64, i64) = parse(&waiting)?;
     metrics.max_version.set(head);
     metrics.stored_conflicts.set(conflicts);
     metrics.stored_rejections.set(rejections);

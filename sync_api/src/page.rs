@@ -1,7 +1,8 @@
 //! A piece of the log as `sync_fetch_changes` gives it, taken apart as far as subscriptions need it: each change keeps its text.
 
+use crate::answer::parse;
 use crate::database::{Access, Argument, Database, Statement};
-use crate::error::{ApiError, Result};
+use crate::error::Result;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -63,11 +64,10 @@ impl Page {
     }
 
     fn parse(text: &str) -> Result<Page> {
-        let unreadable = |_| ApiError::internal();
-        let batch: Batch<'_> = serde_json::from_str(text).map_err(unreadable)?;
+        let batch: Batch<'_> = parse(text)?;
         let mut events = Vec::with_capacity(batch.changes.len());
         for change in batch.changes {
-            let head: Head<'_> = serde_json::from_str(change.get()).map_err(unreadable)?;
+            let head: Head<'_> = parse(change.get())?;
             let mut frame = String::with_capacity(change.get().len() + 48);
             // A change's text has no line breaks of its own: JSON writes them as \n.
             let _ = write!(frame, "event: change\nid: {}\ndata: {}\n\n", head.version, change.get());

@@ -4,6 +4,7 @@ use crate::error::{ApiError, Result};
 use axum::extract::Query;
 use axum::http::Uri;
 use std::ops::RangeInclusive;
+use uuid::Uuid;
 
 pub struct Parameters(Vec<(&'static str, String)>);
 
@@ -35,4 +36,9 @@ impl Parameters {
         let (low, high) = (range.start(), range.end());
         number.map(Some).ok_or_else(|| ApiError::argument(format!("{name} must be a whole number from {low} to {high}")))
     }
+}
+
+/// An origin id in its one form, of the parameter or member `name`.
+pub fn parse_origin(name: &str, text: &str) -> Result<String> {
+    Uuid::try_parse(text).map(|origin| origin.to_string()).map_err(|_| ApiError::argument(format!("{name} is not a UUID")))
 }

@@ -1,5 +1,6 @@
 //! What the database says of itself: `GET /sync/state`, and what the live page shows.
 
+use crate::answer::json;
 use crate::database::{Access, Argument, Statement};
 use crate::error::Result;
 use crate::gateway::Shared;
@@ -7,8 +8,8 @@ use crate::parameters::Parameters;
 use crate::tokens::Caller;
 use axum::Extension;
 use axum::extract::State;
-use axum::http::{HeaderValue, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::Uri;
+use axum::response::Response;
 
 /// Most rows of a list.
 const MOST: i64 = 1000;
@@ -98,9 +99,4 @@ fn limit(uri: &Uri) -> Result<Vec<Argument>> {
 async fn answer(gateway: &Shared, caller: &Caller, statement: &'static Statement, arguments: Vec<Argument>) -> Result<Response> {
     let text = gateway.database.text(Access::Read, caller.role.as_deref(), statement, arguments).await?;
     Ok(json(text.unwrap_or_default()))
-}
-
-fn json(text: String) -> Response {
-    const JSON: HeaderValue = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, JSON), (header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], text).into_response()
 }

@@ -1,5 +1,6 @@
 //! Which function answers what, and through which layers a request goes.
 
+use crate::answer::json;
 use crate::auth::authenticate;
 use crate::body::is_known_encoding;
 use crate::database::{Access, Statement};
@@ -13,7 +14,6 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
-use serde_json::json;
 use std::any::Any;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -68,8 +68,8 @@ pub fn router(gateway: Shared) -> Router {
 /// `GET /health`: is the database there?
 async fn health(State(gateway): State<Shared>) -> Response {
     match gateway.database.text(Access::Read, None, &HEALTH, Vec::new()).await {
-        Ok(version) => Json(json!({ "status": "Healthy", "version": version })).into_response(),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "Unhealthy" }))).into_response(),
+        Ok(version) => Json(serde_json::json!({ "status": "Healthy", "version": version })).into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({ "status": "Unhealthy" }))).into_response(),
     }
 }
 
@@ -89,7 +89,7 @@ async fn page(State(gateway): State<Shared>, request: Request) -> Result<Respons
 
 async fn openapi() -> Response {
     let document = include_str!("openapi.json").replacen("\"0.0.0\"", &format!("\"{}\"", env!("CARGO_PKG_VERSION")), 1);
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], document).into_response()
+    json(document)
 }
 
 async fn nothing_here() -> ApiError {

@@ -1,7 +1,9 @@
 //! Bearer tokens in the synced database, so that all gateways before it know the same. Only their hashes are kept.
 
+use crate::answer::parse;
 use crate::database::{Access, Argument, Database, Statement};
 use crate::error::{ApiError, Result};
+use crate::parameters::parse_origin;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
@@ -97,18 +99,14 @@ pub async fn any(database: &Database) -> Result<bool> {
 /// Whom a token stands for, if it is valid.
 pub async fn find(database: &Database, token: &str) -> Result<Option<Caller>> {
     let found = database.text(Access::Read, None, &FIND, vec![Argument::Text(Some(hash(token)))]).await?;
-    found.map(|text| serde_json::from_str(&text).map_err(|_| ApiError::internal())).transpose()
+    found.as_deref().map(parse).transpose()
 }
 
 /// Makes a token and returns it. It cannot be had again. None if the name is taken.
 ///
 /// Errors: `InvalidArgument` for an origin that is no UUID, or a role where there are none.
 pub async fn add(database: &Database, new: NewToken) -> Result<Option<String>> {
-    let origin = match new.origin.as_deref().map(Uuid::try_parse) {
-        None => None,
-        Some(Ok(origin)) => Some(origin.to_string()),
-        Some(Err(_)) => return Err(ApiError::argument("the origin is not a UUID")),
-    };
+    let origin = new.origin.as_deref().map(|origin| parse_origin("the origin", origin)).transpose()?;
     if new.role.is_some() && !database.has_roles() {
         return Err(ApiError::argument("SQLite has no roles"));
     }
