@@ -5,13 +5,8 @@ import time
 
 import pytest
 
-from calls import sync_with
+from calls import add, sync_with
 from replica import DRIVER_ERRORS
-
-
-def add(replica, *ids):
-    with replica.transaction("BEGIN"):
-        replica.many("INSERT INTO Person VALUES (?, 'x', NULL)", [(id,) for id in ids])
 
 
 class Call(threading.Thread):
