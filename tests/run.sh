@@ -144,6 +144,7 @@ postgres() {
     require_compiler
     require_python
     require_locales
+    build_extension
     install_postgres
     lint_postgres
     $VENV/bin/pytest tests/postgres
