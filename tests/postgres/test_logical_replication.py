@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+import uuid
 
 import psycopg
 import pytest
@@ -365,6 +366,7 @@ def test_a_client_writes_what_is_replicated_too(make_link, client):
 
 def test_what_a_client_pushes_reaches_the_subscribers_of_its_server(make_link, make_replica, client):
     link = make_link(T, tracked_source=True, rows=["INSERT INTO t VALUES (1, 1, 'there')"])
+    link.catch_up()
     source, target = link.source, link.target
     client.pull(source)
     client.many("INSERT INTO t VALUES (?, ?, ?)", [(n, n, "client") for n in range(2, 400)])
@@ -379,3 +381,38 @@ def test_what_a_client_pushes_reaches_the_subscribers_of_its_server(make_link, m
     second.pull(target)
     assert second.hash() == source.hash()
     assert source.origin != target.origin
+
+
+def test_a_publication_of_all_tables_does_not_carry_what_is_the_extensions_own(make_link, make_replica, client):
+    link = make_link(T, tracked_source=True, rows=["INSERT INTO t VALUES (1)"], tables="ALL TABLES")
+    source, target = link.source, link.target
+    link.catch_up()
+    origins = source.origin, target.origin
+    client.pull(source)
+    client.sql("INSERT INTO t VALUES (2, 2, 'client')")
+    client.sync(source)
+    source.sql("UPDATE t SET v = 1")
+    source.sql("SELECT sync_regenerate_origin()")
+    assert_arrived(link)
+    assert operations(target) == [("insert", 1), ("insert", 2), ("update", 1), ("update", 2)]
+    assert_is_local(target, "2000")
+    assert source.origin != origins[0] and target.origin == origins[1] and target.sql("SELECT * FROM sync_clients()") == []
+    second = make_replica("second", CLIENT, track=["t"])
+    second.pull(target)
+    second.sql("UPDATE t SET v = 7")
+    second.sync(target)
+    assert second.hash() == target.hash()
+
+
+def test_what_one_of_our_functions_writes_within_a_workers_trigger_stays(make_link):
+    other = str(uuid.UUID(int=7))
+    link = make_link(T)
+    link.catch_up()
+    link.target.script(f"""
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM public.sync_register_client('{other}', 0); RETURN NULL; END $$;
+        CREATE TRIGGER f AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
+        ALTER TABLE t ENABLE ALWAYS TRIGGER f;
+    """)
+    link.source.sql("INSERT INTO t VALUES (1)")
+    link.catch_up()
+    assert [client for client, *_ in link.target.sql("SELECT * FROM sync_clients()")] == [other]
