@@ -8,15 +8,16 @@
 # sqlite  lints of sqlite_sync, and the extension in real SQLite databases (pytest); SYNC_SEEDS=1:5000 for more histories
 # postgres  lints of pg_sync, which is installed into PostgreSQL 15, and the extension in a scratch cluster (pytest);
 #         SYNC_COMMITS, SYNC_CRASHES and SYNC_EXAMPLES for more of what stress does
-# cross   SQLite and PostgreSQL sync with each other (pytest); SYNC_SEEDS=1:1000 for more histories, SYNC_CRASHES=120 for more crashes
+# cross   SQLite and PostgreSQL sync with each other (pytest); SYNC_SEEDS=1:1000 for more histories, SYNC_CRASHES=120 for more crashes,
+#         SYNC_LOAD_S=60 for more of many at once
 # api     lints and tests of sync_api; the gateway before both databases, with real clients and a browser, and sync_with over HTTP and to
 #         PostgreSQL (pytest); SYNC_CUTS=300 for more cut connections, SYNC_CUT_SEED for others
 # postgres16, postgres17, postgres18  the extension in those versions of the server, which come from wheels: what postgres and cross test,
 #         not part of the default run
 # compile  compiles pg_sync for the versions of the server that there are no headers of here, by the declarations that come with pgrx,
 #         not part of the default run
-# stress  100,000 commits (SYNC_COMMITS) under the eyes of readers, 100 crashes (SYNC_CRASHES) and 1,000 random transactions (SYNC_EXAMPLES) in
-#         PostgreSQL; prints its seed (SYNC_SEED), not part of the default run
+# stress  100,000 commits (SYNC_COMMITS) under the eyes of readers, 100 crashes (SYNC_CRASHES), 1,000 random transactions (SYNC_EXAMPLES) and two
+#         minutes (SYNC_LOAD_S, for each half) of clients and writers at once in PostgreSQL; prints its seed (SYNC_SEED), not part of the default run
 # freeze  keeps the install script of the version under work in sql/postgres, not part of the default run
 # docs    the snippets of README.md, those for PostgreSQL in a scratch cluster
 # demo    sql/demo.sh
@@ -144,6 +145,7 @@ postgres() {
     require_compiler
     require_python
     require_locales
+    build_extension
     install_postgres
     lint_postgres
     $VENV/bin/pytest tests/postgres
@@ -228,8 +230,9 @@ stress() {
     require_python
     build_extension
     install_postgres
-    SYNC_COMMITS=${SYNC_COMMITS:-100000} SYNC_CRASHES=${SYNC_CRASHES:-100} SYNC_EXAMPLES=${SYNC_EXAMPLES:-1000} SYNC_SEED=${SYNC_SEED:-$RANDOM} \
-        $VENV/bin/pytest -s tests/postgres/test_stress.py tests/cross/test_crashes.py tests/postgres/test_capture_histories.py
+    SYNC_COMMITS=${SYNC_COMMITS:-100000} SYNC_CRASHES=${SYNC_CRASHES:-100} SYNC_EXAMPLES=${SYNC_EXAMPLES:-1000} SYNC_LOAD_S=${SYNC_LOAD_S:-60} \
+        SYNC_SEED=${SYNC_SEED:-$RANDOM} $VENV/bin/pytest -s tests/postgres/test_stress.py tests/cross/test_crashes.py tests/cross/test_load.py \
+        tests/postgres/test_capture_histories.py
 }
 
 freeze() {

@@ -38,6 +38,7 @@ mod policy;
 mod quote;
 mod references;
 mod relation;
+mod replicated;
 mod resolver;
 mod rights;
 mod rows;
@@ -62,6 +63,5 @@ extension_sql_file!("../../sql/postgres/rights.sql", name = "rights", finalize);
 pub extern "C-unwind" fn _PG_init() {
     error::take_no_stacks();
     notify::register();
-    sparing::register();
     statement::register();
 }

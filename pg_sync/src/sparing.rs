@@ -12,7 +12,6 @@ use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::c_void;
-use std::sync::OnceLock;
 
 const FIRES_ON_ORIGIN: std::ffi::c_char = pg_sys::TRIGGER_FIRES_ON_ORIGIN as std::ffi::c_char;
 const FIRES_ON_REPLICA: std::ffi::c_char = pg_sys::TRIGGER_FIRES_ON_REPLICA as std::ffi::c_char;
@@ -38,21 +37,10 @@ thread_local! {
     static SOURCES: RefCell<HashMap<usize, Source>> = RefCell::new(HashMap::new());
 }
 
-static PREVIOUS: OnceLock<pg_sys::ExecutorStart_hook_type> = OnceLock::new();
-
 #[derive(Clone, Copy)]
 struct Source {
     next: pg_sys::ExecProcNodeMtd,
     insert: *mut pg_sys::ModifyTableState,
-}
-
-/// Follows what the executor starts from now on.
-pub fn register() {
-    // SAFETY: hooks are chained while a library is loaded, in the one thread there is.
-    unsafe {
-        PREVIOUS.get_or_init(|| pg_sys::ExecutorStart_hook);
-        pg_sys::ExecutorStart_hook = Some(statement_starts);
-    }
 }
 
 /// Is a table to be spared from now on?
@@ -78,15 +66,15 @@ pub fn forget_statements() {
     STATEMENTS.with_borrow_mut(HashSet::clear);
 }
 
+/// A statement has started: if it is one of ours, the user's triggers of spared tables are kept from it. [`crate::statement`] calls this.
+///
+/// # Safety
+/// The executor's own query.
 #[pg_guard]
-unsafe extern "C-unwind" fn statement_starts(query: *mut pg_sys::QueryDesc, flags: i32) {
-    // SAFETY: called by the executor, and its own function or that of whoever was here before.
+pub unsafe extern "C-unwind" fn has_started(query: *mut pg_sys::QueryDesc) {
+    let any = TABLES.with_borrow(|tables| !tables.is_empty());
+    // SAFETY: as above.
     unsafe {
-        match PREVIOUS.get().copied().flatten() {
-            Some(previous) => pg_sys::ffi::pg_guard_ffi_boundary(|| previous(query, flags)),
-            None => pg_sys::standard_ExecutorStart(query, flags),
-        }
-        let any = TABLES.with_borrow(|tables| !tables.is_empty());
         if any && STATEMENTS.with_borrow(|statements| statements.contains(&((*query).sourceText as usize))) {
             spare(query);
         }

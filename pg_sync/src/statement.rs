@@ -1,5 +1,5 @@
 //! Statements that fire triggers, from the first trigger to the last: meanwhile capture may keep entries to write them many at a time
-//! (`buffer.rs`), and take versions many at a time (`counter.rs`).
+//! (`buffer.rs`), and take versions many at a time (`counter.rs`). All hooks of the executor are here, also that of `sparing.rs`.
 //!
 //! Seen are the end of an ordinary statement and COPY. Nothing depends on seeing every statement: what is not seen is written at once.
 //!
@@ -7,7 +7,7 @@
 //! changed is put back when the (sub)transaction is aborted.
 #![allow(unsafe_code)]
 
-use crate::{buffer, counter};
+use crate::{buffer, counter, sparing};
 use pgrx::pg_sys::{self, QueryDesc, SubTransactionId};
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
@@ -16,16 +16,6 @@ use std::ffi::{c_char, c_int, c_void};
 unsafe extern "C-unwind" {
     fn standard_ExecutorStart(query: *mut QueryDesc, flags: c_int);
     fn standard_ExecutorFinish(query: *mut QueryDesc);
-    fn standard_ProcessUtility(
-        statement: *mut pg_sys::PlannedStmt,
-        text: *const c_char,
-        read_only: bool,
-        context: pg_sys::ProcessUtilityContext::Type,
-        parameters: pg_sys::ParamListInfo,
-        environment: *mut pg_sys::QueryEnvironment,
-        destination: *mut pg_sys::DestReceiver,
-        completion: *mut pg_sys::QueryCompletion,
-    );
 }
 
 thread_local! {
@@ -115,6 +105,7 @@ unsafe extern "C-unwind" fn executor_start(query: *mut QueryDesc, flags: c_int) 
             Some(next) => next(query, flags),
             None => standard_ExecutorStart(query, flags),
         }
+        sparing::has_started(query);
     }
 }
 
@@ -133,34 +124,62 @@ unsafe extern "C-unwind" fn executor_finish(query: *mut QueryDesc) {
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-unsafe extern "C-unwind" fn process_utility(
+/// `ProcessUtility`: its arguments are named once, for the server's own function and for the hook. PostgreSQL 13 has none in brackets.
+macro_rules! follow_utilities {
+    ($statement:ident: $node:ty, $text:ident: $characters:ty, [$newer:ident: $flag:ty], $($argument:ident: $type:ty),*) => {
+        #[cfg(not(feature = "pg13"))]
+        follow_utilities!($statement: $node, $text: $characters, $newer: $flag, $($argument: $type),*);
+        #[cfg(feature = "pg13")]
+        follow_utilities!($statement: $node, $text: $characters, $($argument: $type),*);
+    };
+    ($statement:ident: $node:ty, $($argument:ident: $type:ty),*) => {
+        unsafe extern "C-unwind" {
+            fn standard_ProcessUtility($statement: $node, $($argument: $type),*);
+        }
+
+        #[allow(clippy::too_many_arguments)]
+        unsafe extern "C-unwind" fn process_utility($statement: $node, $($argument: $type),*) {
+            // SAFETY: as above.
+            unsafe {
+                let before = utility_begins($statement);
+                match NEXT_UTILITY.get() {
+                    Some(next) => next($statement, $($argument),*),
+                    None => standard_ProcessUtility($statement, $($argument),*),
+                }
+                if let Some(before) = before {
+                    end(before);
+                }
+            }
+        }
+    };
+}
+
+follow_utilities!(
     statement: *mut pg_sys::PlannedStmt,
     text: *const c_char,
-    read_only: bool,
+    [read_only: bool],
     context: pg_sys::ProcessUtilityContext::Type,
     parameters: pg_sys::ParamListInfo,
     environment: *mut pg_sys::QueryEnvironment,
     destination: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
-    // SAFETY: as above.
-    unsafe {
-        counter::give_up();
-        if buffer::log().is_some() {
-            write();
-        }
-        let node = (*statement).utilityStmt;
-        let copies = (*node).type_ == pg_sys::NodeTag::T_CopyStmt && (*node.cast::<pg_sys::CopyStmt>()).is_from;
-        let before = if copies { begin() } else { 0 };
-        match NEXT_UTILITY.get() {
-            Some(next) => next(statement, text, read_only, context, parameters, environment, destination, completion),
-            None => standard_ProcessUtility(statement, text, read_only, context, parameters, environment, destination, completion),
-        }
-        if copies {
-            end(before);
-        }
+    completion: *mut pg_sys::QueryCompletion
+);
+
+/// Some if it is a COPY that fires triggers.
+///
+/// # Safety
+/// The server's own statement.
+unsafe fn utility_begins(statement: *mut pg_sys::PlannedStmt) -> Option<u64> {
+    counter::give_up();
+    if buffer::log().is_some() {
+        write();
     }
+    // SAFETY: as above.
+    let copies = unsafe {
+        let node = (*statement).utilityStmt;
+        (*node).type_ == pg_sys::NodeTag::T_CopyStmt && (*node.cast::<pg_sys::CopyStmt>()).is_from
+    };
+    copies.then(begin)
 }
 
 #[pg_guard]

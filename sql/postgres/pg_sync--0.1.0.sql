@@ -318,6 +318,29 @@ CREATE EVENT TRIGGER _sync_follow_ddl ON ddl_command_end
   EXECUTE FUNCTION _sync_follow_ddl();
 COMMENT ON EVENT TRIGGER _sync_follow_ddl IS 'Capture follows the definitions of tracked tables.';
 
+CREATE FUNCTION _sync_keep_own() RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'sync_keep_own';
+COMMENT ON FUNCTION _sync_keep_own() IS 'Leaves out what logical replication would write to a table of ours.';
+REVOKE ALL ON FUNCTION _sync_keep_own() FROM PUBLIC;
+DO $$
+DECLARE
+  own regclass;
+BEGIN
+  FOR own IN
+    SELECT c.oid FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_depend AS d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+      AND d.objid OPERATOR(pg_catalog.=) c.oid AND d.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog."char"
+    JOIN pg_catalog.pg_extension AS e ON e.oid OPERATOR(pg_catalog.=) d.refobjid
+      AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid
+    WHERE e.extname OPERATOR(pg_catalog.=) 'pg_sync'::pg_catalog.name AND c.relkind OPERATOR(pg_catalog.=) 'r'::pg_catalog."char"
+  LOOP
+    EXECUTE pg_catalog.format(
+      'CREATE TRIGGER _sync_keep_own BEFORE INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW '
+      'WHEN (pg_catalog.pg_trigger_depth() OPERATOR(pg_catalog.=) 0) EXECUTE FUNCTION _sync_keep_own()', own);
+    EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE REPLICA TRIGGER _sync_keep_own', own);
+  END LOOP;
+END
+$$;
+
 -- pg_dump keeps what is in these.
 SELECT pg_catalog.pg_extension_config_dump('_sync_state', '');
 SELECT pg_catalog.pg_extension_config_dump('_sync_origins', '');

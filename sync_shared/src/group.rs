@@ -1,8 +1,8 @@
 //! Applies changes as one group: in order, with foreign keys checked at the end, and without those that fail.
 //!
 //! A change that the engine refuses is tried again while others make progress. A row that still violates a foreign key at the end
-//! is taken out and the group done again without it, so cyclic keys work and nothing is half applied. What the same neighbour sends
-//! of a row that waits queues behind it.
+//! is taken out and the group done again without it, so cyclic keys work and nothing is half applied. Of a delete and a row that refers
+//! to what it deletes the delete is taken out. What the same neighbour sends of a row that waits queues behind it.
 
 use crate::ancestor::Ancestors;
 use crate::attempt::Attempt;
@@ -11,7 +11,7 @@ use crate::catalog::Catalog;
 use crate::change::Change;
 use crate::error::Result;
 use crate::host::{Host, try_in_transaction};
-use crate::row_write::{GroupRows, Target, Touched};
+use crate::row_write::{GroupRows, Target, Touched, Violation};
 use crate::newest::Wanted;
 use crate::payload::Bound;
 use crate::rejection::{NeighbourRow, Reason, WAITS_FOR_PARENT};
@@ -110,7 +110,10 @@ pub fn apply_group(host: &mut dyn Host, session: &mut Session<'_>, items: &[Item
         host.end(false)?;
         session.newest = newest;
         session.ancestors = Ancestors::default();
-        for violation in violations {
+        // The row of a delete that is taken out stays, and with it what refers to it may be as it should.
+        let deletes = |violation: &Violation| touched[violation.row].1.deleted;
+        let any_deletes = violations.iter().any(deletes);
+        for violation in violations.into_iter().filter(|violation| !any_deletes || deletes(violation)) {
             let item = touched[violation.row].0;
             let code = session.foreign_key_code.clone();
             let reason = Reason { kind: WAITS_FOR_PARENT, code, message: violation.message, waits_for: violation.missing };

@@ -222,6 +222,20 @@ def test_a_parent_that_another_session_commits_while_the_child_is_refused_wakes_
     writer.close(), server.close()
 
 
+def test_a_row_does_not_wait_for_a_parent_that_could_not_be_deleted(family):
+    """Their key is checked at the end: by then both the delete and the row violate it."""
+    family.sql("INSERT INTO parent VALUES (5, 'here')")
+    family.sql("INSERT INTO late VALUES (1, 5)")
+    seen = family.value("SELECT max(version) FROM _sync_log")
+    gone = put(1, "parent", {"id": 5}) | {"operation": "Delete", "payload": None}
+    answer = family.apply(push(gone, *(put(n, "late", {"id": n, "parent": 5, "mark": None}) for n in range(2, 40)), seen=seen))
+    assert (answer["applied"], answer["deferred"] + answer["rejected"]) == (38, 1)
+    assert [rejection["operation"] for rejection in family.rejections()] == ["delete"]
+    family.sql("DELETE FROM late")
+    family.sql("SELECT sync_retry()")
+    assert family.rows("parent") == [] and family.rejections() == []
+
+
 def test_a_row_that_another_session_inserts_meanwhile_is_judged_again(family):
     writer, server = family.again(), family.again()
     writer.sql("BEGIN")

@@ -44,6 +44,8 @@ UNION ALL
 SELECT 'sequence', c.relname, concat_ws(' ', s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle), s.seqtypid::regtype::text
 FROM relation c JOIN pg_sequence s ON s.seqrelid = c.oid
 UNION ALL
+SELECT 'trigger', c.relname || ' ' || t.tgname, pg_get_triggerdef(t.oid), t.tgenabled::text FROM relation c JOIN pg_trigger t ON t.tgrelid = c.oid
+UNION ALL
 SELECT 'event trigger', t.evtname, concat_ws(' ', t.evtevent, t.evtenabled, t.evttags), t.evtfoid::regprocedure::text
 FROM pg_event_trigger t JOIN member m ON m.classid = 'pg_event_trigger'::regclass AND m.objid = t.oid
 UNION ALL

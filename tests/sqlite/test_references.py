@@ -119,6 +119,20 @@ def test_a_parent_is_not_deleted_under_a_child_the_sender_did_not_know(family):
     assert family.rows("parent") == [] and is_sound(family)
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["delete first", "child first"])
+def test_a_child_does_not_wait_for_a_parent_that_could_not_be_deleted(family, is_first):
+    family.apply(push(parent(1)))
+    family.sql("INSERT INTO child VALUES (10, 1)")
+    changes = [delete("parent", {"id": 1}, at=stamp(minutes=1)), child(20, 1)]
+    result = family.apply(push(*(changes if is_first else reversed(changes)), after=1))
+    assert (result["applied"], waiting(result)) == (1, 1)
+    assert family.rows("child") == [(10, 1), (20, 1)]
+    assert [rejection["operation"] for rejection in family.rejections()] == ["delete"]
+    family.sql("DELETE FROM child")
+    family.sql("SELECT sync_retry()")
+    assert family.rows("parent") == [] and is_sound(family)
+
+
 def test_a_child_that_moves_to_another_parent_lets_the_old_one_go(family):
     family.apply(push(parent(1), parent(2), child(10, 1)))
     at = stamp(minutes=1)
