@@ -5,7 +5,7 @@ use crate::error::raise;
 use crate::extension::Extension;
 use crate::{buffer, counter, fence, notify, statement};
 use pgrx::pg_sys::Datum;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use sync_shared::{Error, Kind, Label, Operation};
 
@@ -23,14 +23,8 @@ pub struct Entry<'a> {
 }
 
 thread_local! {
-    static APPENDED: Cell<u64> = const { Cell::new(0) };
     /// The texts of an entry, as the server takes them.
     static TEXTS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
-}
-
-/// How many entries this backend has ever logged.
-pub fn count() -> u64 {
-    APPENDED.get()
 }
 
 /// Logs an entry; returns its version. Without a label it is a local change of this moment.
@@ -39,7 +33,6 @@ pub fn append(extension: &Rc<Extension>, entry: &Entry<'_>) -> i64 {
     let may_wait = statement::is_firing();
     let (version, clock) = if may_wait { counter::next_of_many(extension) } else { counter::next(extension) };
     notify::note(version);
-    APPENDED.set(APPENDED.get() + 1);
     let operation: i16 = match entry.operation {
         Operation::Insert => 0,
         Operation::Update => 1,

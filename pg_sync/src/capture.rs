@@ -167,6 +167,9 @@ impl Writer<'_> {
         let (table, origin) = (self.captured.table, self.captured.origin);
         let entry = Entry { table, operation, origin, label: label.as_ref(), pk_value, payload, image };
         let version = append(self.extension, &entry);
+        if label.is_none() {
+            pending::note_caused(version);
+        }
         if pending {
             pending::fulfil(Logged { version, labelled: label.is_some() });
         }

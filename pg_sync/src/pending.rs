@@ -50,6 +50,8 @@ struct Running {
     pending: Pending,
     /// By row; what became of it.
     entries: Vec<Option<Logged>>,
+    /// Versions of what else was logged.
+    caused: Vec<i64>,
     /// The row that is expected next: a statement writes its rows in their order.
     next: usize,
     /// The row that capture has asked for.
@@ -64,8 +66,9 @@ thread_local! {
     static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
 }
 
-/// Runs `body`, one statement that writes the rows; returns their entries.
-pub fn with(pending: Pending, body: impl FnOnce()) -> Vec<Option<Logged>> {
+/// Runs `body`, one statement that writes the rows; returns their entries, and the versions of what cascades and triggers logged besides,
+/// in their order.
+pub fn with(pending: Pending, body: impl FnOnce()) -> (Vec<Option<Logged>>, Vec<i64>) {
     /// Whatever ends the statement, nothing is pending after it.
     struct Clear;
     impl Drop for Clear {
@@ -74,10 +77,10 @@ pub fn with(pending: Pending, body: impl FnOnce()) -> Vec<Option<Logged>> {
         }
     }
     let entries = vec![None; pending.rows.len()];
-    RUNNING.set(Some(Running { pending, entries, next: 0, asked: 0, places: None, relation: None }));
+    RUNNING.set(Some(Running { pending, entries, caused: Vec::new(), next: 0, asked: 0, places: None, relation: None }));
     let _clear = Clear;
     body();
-    RUNNING.with_borrow_mut(|running| running.as_mut().map_or_else(Vec::new, |r| std::mem::take(&mut r.entries)))
+    RUNNING.take().map_or_else(Default::default, |running| (running.entries, running.caused))
 }
 
 /// The label of the change that a row's tuple holds, if it is one of those that are being written; and whether it is such a row at all.
@@ -100,6 +103,15 @@ pub fn fulfil(logged: Logged) {
             if logged.labelled {
                 running.next = running.asked + 1;
             }
+        }
+    });
+}
+
+/// A local change was logged: if a statement is running, it has caused it.
+pub fn note_caused(version: i64) {
+    RUNNING.with_borrow_mut(|running| {
+        if let Some(running) = running {
+            running.caused.push(version);
         }
     });
 }

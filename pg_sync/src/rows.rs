@@ -3,7 +3,6 @@
 //! A row that is there is locked before it is judged (`lock_rows`), and is updated. A row that is not there cannot be locked: it is
 //! inserted only if nobody else has inserted it meanwhile; else it is judged again. So nothing is overwritten unseen.
 
-use crate::append;
 use crate::definer::Definer;
 use crate::host::PgHost;
 use crate::pending::{self, Logged, Pending, PendingRow};
@@ -65,23 +64,22 @@ pub fn remove_row(
     let written = host.guarded(|host| {
         let key = plan.key_parameters(key).map_err(mismatch)?;
         let pk_value = plan.write_key(&key)?;
-        let before = append::count();
         let pending = label.map(|label| PendingRow { pk_value: pk_value.clone(), values: None, label: *label });
-        let (mut count, mut entry) = (0, None);
+        let mut ran = Ran::default();
         let is_ours = host.holds(plan.id, &pk_value) || host.is_table_locked(plan.id);
         // Without the right to lock or to delete the statement says what is missing.
         let is_ours = is_ours || !plan.can_lock() || !plan.can_lock_table();
         if is_ours {
-            (count, entry) = run(&plan, &[], &plan.delete_row(), &key, pending)?;
+            ran = run(&plan, &[], &plan.delete_row(), &key, pending)?;
         }
-        if count == 0 && is_there(&plan, &key)? {
+        if ran.count == 0 && is_there(&plan, &key)? {
             return Err(if is_ours { ignored() } else { overtaken(host, &plan, &key, &pk_value)? });
         }
-        if count == 0 && is_hidden(&plan, &key)? {
+        if ran.count == 0 && is_hidden(&plan, &key)? {
             return Err(hidden());
         }
         host.release(plan.id, &pk_value);
-        Ok(written(before, entry, count > 0))
+        Ok(ran.written())
     })?;
     log_anyway(host, table, || key.to_vec(), Operation::Delete, written, label, log_unchanged)
 }
@@ -118,12 +116,11 @@ pub fn write_row(
         let values = || values.iter().map(|value| value.datum).collect();
         label.map(|label| PendingRow { pk_value: pk_value.clone(), values: Some(values()), label: *label })
     };
-    let before = append::count();
     if host.holds(plan.id, pk_value) || (host.is_table_locked(plan.id) && is_there(plan, key)?) {
         let Some(update) = plan.update_row(given) else { return Ok(Written::default()) };
-        let (count, entry) = run(plan, given, &update, values, pending())?;
-        if count > 0 {
-            return Ok(written(before, entry, true));
+        let ran = run(plan, given, &update, values, pending())?;
+        if ran.count > 0 {
+            return Ok(ran.written());
         }
         if is_there(plan, key)? {
             return Err(ignored());
@@ -131,19 +128,18 @@ pub fn write_row(
         // What was written before, or its cascades, has removed the row.
         host.release(plan.id, pk_value);
     }
-    let (count, entry) = run(plan, given, &plan.insert_row(given), values, pending())?;
-    if count > 0 {
+    let ran = run(plan, given, &plan.insert_row(given), values, pending())?;
+    if ran.count > 0 {
         host.hold(plan.id, pk_value);
         crate::identity::advance(plan, given, values);
-        return Ok(written(before, entry, true));
+        return Ok(ran.written());
     }
     match is_there(plan, key)? {
         true if plan.can_lock() => Err(overtaken(host, plan, key, pk_value)?),
         // Without the right to update there is no right to lock: this says so.
         true => {
             let update = plan.update_row(given).unwrap_or_else(|| plan.find_row());
-            let (count, entry) = run(plan, given, &update, values, pending())?;
-            Ok(written(before, entry, count > 0))
+            Ok(run(plan, given, &update, values, pending())?.written())
         }
         false => Err(ignored()),
     }
@@ -158,19 +154,29 @@ fn overtaken(host: &mut PgHost, plan: &TablePlan, key: &[Parameter], pk_value: &
     Ok(RowFailure::Overtaken)
 }
 
-/// Runs a statement that writes one row; returns the rows written, and the row's entry.
-fn run(
-    plan: &TablePlan,
-    given: &[usize],
-    sql: &str,
-    parameters: &[Parameter],
-    pending: Option<PendingRow>,
-) -> Result<(u64, Option<Logged>)> {
-    let Some(row) = pending else { return Ok((spi::execute(sql, parameters)?, None)) };
+/// What a statement did that writes one row.
+#[derive(Default)]
+struct Ran {
+    /// Rows written.
+    count: u64,
+    entry: Option<Logged>,
+    /// Versions of what else was logged, and of the row's entry if a trigger has made something else of it.
+    caused: Vec<i64>,
+}
+
+impl Ran {
+    fn written(self) -> Written {
+        Written { version: self.entry.map(|entry| entry.version), changed: self.count > 0, caused: self.caused }
+    }
+}
+
+/// Runs a statement that writes one row. Without `pending` what it logs is not told.
+fn run(plan: &TablePlan, given: &[usize], sql: &str, parameters: &[Parameter], pending: Option<PendingRow>) -> Result<Ran> {
+    let Some(row) = pending else { return Ok(Ran { count: spi::execute(sql, parameters)?, ..Ran::default() }) };
     let mut count = Ok(0);
     let pending = Pending { table: plan.id, columns: plan.written(given), rows: vec![row] };
-    let entries = pending::with(pending, || count = spi::execute(sql, parameters));
-    Ok((count?, entries.into_iter().next().flatten()))
+    let (entries, caused) = pending::with(pending, || count = spi::execute(sql, parameters));
+    Ok(Ran { count: count?, entry: entries.into_iter().next().flatten(), caused })
 }
 
 fn is_there(plan: &TablePlan, key: &[Parameter]) -> Result<bool> {
@@ -198,13 +204,6 @@ pub fn log_anyway(
     }
     let version = crate::log::log_row(host, table, &key(), operation, label)?;
     Ok(Written { version: Some(version), ..written })
-}
-
-/// What a statement did, by the entries that this backend has logged.
-fn written(before: u64, entry: Option<Logged>, changed: bool) -> Written {
-    let logged = append::count() - before;
-    let own = u64::from(entry.is_some_and(|e| e.labelled));
-    Written { version: entry.map(|e| e.version), changed, caused_more: logged > own }
 }
 
 fn mismatch(message: String) -> RowFailure {

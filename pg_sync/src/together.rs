@@ -4,7 +4,6 @@
 //! but the rows themselves is written. Either all of them are written, each with its own labelled entry, or none.
 #![allow(unsafe_code)]
 
-use crate::append;
 use crate::captured::attribute;
 use crate::definer::SafePath;
 use crate::error::caught;
@@ -133,7 +132,7 @@ fn write(
         let one = write_row(host, plan, &given, row, Some(&put.label))?;
         let key = || table.key.iter().map(|&k| put.values[k].clone().unwrap_or(Value::Null)).collect();
         let one = log_anyway(host, table, key, Operation::Update, one, Some(&put.label), put.log_unchanged)?;
-        if one.caused_more {
+        if !one.caused.is_empty() {
             return Err(RowFailure::Overtaken);
         }
         written.push(one);
@@ -156,10 +155,10 @@ fn insert(
         PendingRow { pk_value: row.pk_value.clone(), values: Some(values), label }
     });
     let pending = Pending { table: plan.id, columns: plan.written(given), rows: pending.collect() };
-    let (before, mut count) = (append::count(), Ok(0));
-    let entries = pending::with(pending, || count = spi::execute(&plan.insert_rows(given), &[array]));
+    let mut count = Ok(0);
+    let (entries, caused) = pending::with(pending, || count = spi::execute(&plan.insert_rows(given), &[array]));
     let versions: Vec<i64> = entries.iter().flatten().filter(|entry| entry.labelled).map(|entry| entry.version).collect();
-    let is_all = versions.len() == rows.len() && append::count() - before == rows.len() as u64;
+    let is_all = versions.len() == rows.len() && caused.is_empty();
     if count? != rows.len() as u64 || !is_all || !versions.is_sorted() {
         return Err(RowFailure::Overtaken);
     }
@@ -168,7 +167,7 @@ fn insert(
         inserted.push(row.pk_value.clone());
         crate::identity::advance(plan, given, &row.values);
     }
-    Ok(versions.into_iter().map(|version| Written { version: Some(version), changed: true, caused_more: false }).collect())
+    Ok(versions.into_iter().map(|version| Written { version: Some(version), changed: true, caused: Vec::new() }).collect())
 }
 
 /// The rows as an array of the table's type.

@@ -127,6 +127,7 @@ CREATE TABLE _sync_unseen (
   row_hash bytea NOT NULL,
   version bigint NOT NULL,
   won smallint NOT NULL,
+  caused smallint NOT NULL,
   PRIMARY KEY (peer, row_hash)
 );
 CREATE INDEX idx_sync_unseen_version ON _sync_unseen (peer, version);
@@ -135,6 +136,7 @@ COMMENT ON COLUMN _sync_unseen.peer IS '0 the server, else _sync_origins.id.';
 COMMENT ON COLUMN _sync_unseen.row_hash IS 'The row.';
 COMMENT ON COLUMN _sync_unseen.version IS 'The entry.';
 COMMENT ON COLUMN _sync_unseen.won IS '1: it is the neighbour''s own, which won over what it had not seen; the neighbour is told.';
+COMMENT ON COLUMN _sync_unseen.caused IS '1: a change of the neighbour''s has caused it here, and the row held nothing unseen before.';
 
 CREATE TABLE _sync_received (
   sender bigint NOT NULL,

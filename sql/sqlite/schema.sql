@@ -91,6 +91,8 @@ CREATE TABLE IF NOT EXISTS _sync_unseen (
   version INTEGER NOT NULL,
   -- 1: it is the neighbour's own, which won over what it had not seen; the neighbour is told
   won INTEGER NOT NULL,
+  -- 1: a change of the neighbour's has caused it here, and the row held nothing unseen before
+  caused INTEGER NOT NULL,
   PRIMARY KEY (peer, row_hash)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS idx_sync_unseen_version ON _sync_unseen (peer, version);

@@ -115,7 +115,7 @@ pub fn put_row(
         true => append(host, table, operation, label, (0..values.len()).filter_map(stored)),
         false => log_stored(host, table, &key(), operation, label),
     };
-    Ok(Written { version: Some(version.map_err(RowFailure::Fatal)?), changed: true, caused_more: false })
+    Ok(Written { version: Some(version.map_err(RowFailure::Fatal)?), changed: true, caused: Vec::new() })
 }
 
 pub fn remove_row(
@@ -137,7 +137,7 @@ pub fn remove_row(
         0 => Ok(Written::default()),
         _ => {
             let version = append(host, table, Operation::Delete, label, own.iter().map(Value::as_ref)).map_err(RowFailure::Fatal)?;
-            Ok(Written { version: Some(version), changed: true, caused_more: false })
+            Ok(Written { version: Some(version), changed: true, caused: Vec::new() })
         }
     }
 }

@@ -229,7 +229,7 @@ fn settle(host: &mut SqliteHost<'_>, plan: &RowPlan, (before, changes): (i64, u6
     }
     let version = before + plan.parts as i64;
     host.set_position(version);
-    Some(Written { version: Some(version), changed: true, caused_more: false })
+    Some(Written { version: Some(version), changed: true, caused: Vec::new() })
 }
 
 /// Finds the entry that the triggers made for the row itself.
@@ -239,7 +239,15 @@ fn search(host: &mut SqliteHost<'_>, table: &Table, plan: &RowPlan, key: &[Value
     let now = host.position()?;
     let version = own_entry(host, table, key, before, deleted)?;
     let own_rows = if version.is_some() { plan.parts as i64 } else { 0 };
-    Ok(Written { version, changed: version.is_some(), caused_more: now - before > own_rows })
+    let mut caused = Vec::new();
+    if now - before > own_rows {
+        let sql = "SELECT version FROM _sync_log_data WHERE version > ?1 AND version IS NOT ?2 AND operation < 3 ORDER BY version";
+        host.statements.query(sql, &[ValueRef::Integer(before), version.map_or(ValueRef::Null, ValueRef::Integer)], &mut |row| {
+            caused.push(row.integer(0)?);
+            Ok(true)
+        })?;
+    }
+    Ok(Written { version, changed: version.is_some(), caused })
 }
 
 /// The first entry of the row after a version: our triggers fire before the user's.

@@ -26,7 +26,7 @@ pub struct Ancestors {
 impl Ancestors {
     /// Looks for the newest entries of these rows that their neighbours have seen.
     pub fn find(&mut self, host: &mut dyn Host, catalog: &Catalog, mut wanted: HashMap<NeighbourRow, Peer>) -> Result<()> {
-        wanted.retain(|row, _| !self.known.contains_key(row));
+        wanted.retain(|row, _| !self.has(row));
         let mut neighbours: Vec<Peer> = wanted.values().copied().collect();
         neighbours.sort_unstable_by_key(|peer| peer.id);
         neighbours.dedup_by_key(|peer| peer.id);
@@ -50,9 +50,14 @@ impl Ancestors {
         Ok(())
     }
 
+    /// Was it looked for?
+    pub fn has(&self, row: &NeighbourRow) -> bool {
+        self.known.contains_key(row)
+    }
+
     /// The last version of a row that a neighbour has seen.
     pub fn of(&mut self, host: &mut dyn Host, catalog: &Catalog, row: NeighbourRow, peer: Peer) -> Result<Option<Fields>> {
-        if !self.known.contains_key(&row) {
+        if !self.has(&row) {
             self.find(host, catalog, HashMap::from([(row, peer)]))?;
         }
         Ok(self.known.get(&row).cloned().flatten())

@@ -14,7 +14,7 @@ use crate::plan::{Action, Plan, find_ancestors, find_entries, plan};
 use crate::rejection::{NeighbourRow, QUEUED, Reason, WAITS_FOR_PARENT};
 use crate::session::Session;
 use crate::table::RowHash;
-use crate::unseen::{forget, mark_won};
+use crate::unseen::{forget, mark_won, note_caused};
 use std::collections::{HashMap, HashSet};
 
 pub struct Attempt<'i, 'a> {
@@ -90,12 +90,13 @@ impl<'i, 'a> Attempt<'i, 'a> {
     }
 
     /// Another writer has made the row meanwhile.
-    fn plan_again(&self, host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>) -> Result<Plan> {
+    fn plan_again(&self, host: &mut dyn Host, session: &mut Session<'_>, index: usize) -> Result<Plan> {
+        let item = &self.items[index];
         host.lock_rows(&session.catalog, &[item.target()])?;
         session.fold_all(host, self.items)?;
         session.entries = find_entries(host, session, self.items)?;
         find_ancestors(host, session, self.items)?;
-        plan(host, session, item)
+        plan(host, session, item, &self.items[index + 1..])
     }
 
     /// Why an item is not tried now.
@@ -115,11 +116,11 @@ impl<'i, 'a> Attempt<'i, 'a> {
     pub fn try_item(&mut self, host: &mut dyn Host, session: &mut Session<'_>, index: usize) -> Result<Outcome> {
         let items = self.items;
         let item = &items[index];
-        let mut plan = plan(host, session, item)?;
+        let mut plan = plan(host, session, item, &items[index + 1..])?;
         let written = loop {
             match write(host, session, item, &plan) {
                 Ok(written) => break written,
-                Err(RowFailure::Overtaken) => plan = self.plan_again(host, session, item)?,
+                Err(RowFailure::Overtaken) => plan = self.plan_again(host, session, index)?,
                 Err(RowFailure::Refused(reason)) => {
                     let waits_for = self.orphans.get(&index).copied().flatten().filter(|_| reason.kind == WAITS_FOR_PARENT);
                     return Ok(Outcome::Waits(Reason { waits_for, ..*reason }));
@@ -141,7 +142,7 @@ impl<'i, 'a> Attempt<'i, 'a> {
     pub fn written(&mut self, session: &mut Session<'_>, index: usize, plan: &Plan, written: Written) -> Outcome {
         let item = &self.items[index];
         session.note_newest(item.origin, item.change.stamp);
-        if (written.changed || written.caused_more) && self.any_references {
+        if (written.changed || !written.caused.is_empty()) && self.any_references {
             let touched = Touched { table: item.table, key: item.bound.key.clone(), deleted: plan.deletes(item) };
             self.touched.push((index, touched));
         }
@@ -179,6 +180,12 @@ fn write(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>, plan: 
         }
         Action::Merged(Some(values)) => host.put_row(table, values, None, true)?,
         Action::Merged(None) => host.remove_row(table, &item.bound.key, None, true)?,
+        Action::Joined(values) => {
+            let mut written = host.put_row(table, values, None, true)?;
+            // The neighbour's changes have caused it as they have caused what it holds.
+            written.caused.extend(written.version);
+            written
+        }
     };
     if let Some(version) = written.version.filter(|_| goes_back) {
         mark_won(host, item.peer.id, &item.row_hash(&session.catalog)?, version)?;
@@ -189,9 +196,10 @@ fn write(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>, plan: 
     if item.retried {
         // Others than the batch's sender may have delivered it.
         session.extra_entries = true;
-    } else if written.caused_more || matches!(plan.action, Action::Merged(_)) {
+    } else if !written.caused.is_empty() || matches!(plan.action, Action::Merged(_)) {
         // What the write caused is a local change that the neighbour has not seen; later changes of this batch may meet it.
         session.extra_entries = true;
+        note_caused(host, &session.catalog, item.peer.id, &written.caused)?;
         session.fold_for(host, item)?;
     }
     Ok(written)

@@ -37,7 +37,7 @@ pub fn merge(sides: &Sides<'_>) -> Verdict {
 
 /// The fields of two rows, by column; a field that one side says nothing of takes the other's value. Which side is called local makes
 /// no difference.
-fn merge_fields(
+pub fn merge_fields(
     local: &[Option<Value>],
     remote: &[Option<Value>],
     base: Option<&[Option<Value>]>,
@@ -101,7 +101,7 @@ fn verdict_of(sides: &Sides<'_>, merged: Vec<Option<Value>>) -> Verdict {
 }
 
 /// Do two rows agree in every column that both name? A deleted row has none.
-fn same_row(a: &[Option<Value>], b: &[Option<Value>]) -> bool {
+pub fn same_row(a: &[Option<Value>], b: &[Option<Value>]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_none() || b.is_none() || a == b)
 }
 

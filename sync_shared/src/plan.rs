@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::group::Item;
 use crate::host::Host;
 use crate::log_entry::LogRange;
-use crate::merge::Sides;
+use crate::merge::{Sides, merge_fields, same_row};
 use crate::newest::{NewestEntries, Wanted};
 use crate::session::Session;
 use crate::table::RowHash;
@@ -33,6 +33,8 @@ pub enum Action {
     Apply { contested: bool, log_unchanged: bool },
     /// A third row, as a local change; None deletes it.
     Merged(Option<Fields>),
+    /// What the neighbour's earlier changes have caused here, and this one on top of it, as a local change.
+    Joined(Fields),
 }
 
 impl Plan {
@@ -52,8 +54,8 @@ impl Plan {
     }
 }
 
-/// The rules of DESIGN.md, in their order.
-pub fn plan(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>) -> Result<Plan> {
+/// The rules of DESIGN.md, in their order. `rest`: what comes after the item.
+pub fn plan(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>, rest: &[Item<'_>]) -> Result<Plan> {
     if item.is_behind() {
         return plan_behind(host, session, item);
     }
@@ -62,6 +64,7 @@ pub fn plan(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>) -> 
         match unseen_entry(host, item.peer.id, &hash)? {
             // What goes back to the author is followed by what it has done since.
             Some(entry) if entry.won => return Ok(Plan::apply(true, true)),
+            Some(entry) if entry.caused => return plan_against_caused(host, session, item, rest, entry.version),
             Some(entry) => return plan_against_unseen(host, session, item, entry.version),
             None => {}
         }
@@ -139,6 +142,46 @@ fn plan_against_unseen(host: &mut dyn Host, session: &mut Session<'_>, item: &It
         Verdict::Remote => applied(conflict),
         Verdict::Merged(row) => Plan { action: Action::Merged(row), conflict, settles: false },
     })
+}
+
+/// For changes that meet what an earlier change of the same neighbour has caused here. Their author made them after its own: they are
+/// no conflict with it, whatever the strategy. What a cascade or a trigger made of the other fields stays.
+fn plan_against_caused(
+    host: &mut dyn Host,
+    session: &mut Session<'_>,
+    item: &Item<'_>,
+    rest: &[Item<'_>],
+    version: i64,
+) -> Result<Plan> {
+    let push = item.direction == BatchKind::Push;
+    let applied = Plan { action: Action::Apply { contested: push, log_unchanged: true }, conflict: None, settles: true };
+    let Some((local, _, local_values)) = local_side(host, session, version)? else { return Ok(applied) };
+    if local.operation == Operation::Delete || item.change.operation == Operation::Delete {
+        return Ok(applied);
+    }
+    let row = item.neighbour_row(&session.catalog)?;
+    if !session.ancestors.has(&row) {
+        find_bases(host, session, item, rest)?;
+    }
+    let base = session.ancestors.of(host, &session.catalog, row, item.peer)?;
+    Ok(match merge_fields(&local_values, &item.bound.values, base.as_deref(), true) {
+        merged if same_row(&merged, &item.bound.values) => applied,
+        merged => Plan { action: Action::Joined(merged), conflict: None, settles: false },
+    })
+}
+
+/// Finds the last versions that both sides knew of an item's row and of those of its table that come after it: where one meets what was
+/// caused, others will, and one pass over the log serves all.
+fn find_bases(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>, rest: &[Item<'_>]) -> Result<()> {
+    let table = &session.catalog.tables[item.table];
+    let mut wanted = HashMap::from([(item.neighbour_row(&session.catalog)?, item.peer)]);
+    for other in rest.iter().filter(|other| other.table == item.table && other.change.operation != Operation::Delete && !other.is_behind()) {
+        // A row that is not there has no last version, and to look for it would take the whole log.
+        if host.read_row(table, &other.bound.key)?.is_some() {
+            wanted.insert(other.neighbour_row(&session.catalog)?, other.peer);
+        }
+    }
+    session.ancestors.find(host, &session.catalog, wanted)
 }
 
 type LocalSide = (Change<'static>, i64, Fields);

@@ -8,13 +8,13 @@ use crate::table::{RowHash, Table};
 use crate::value::Value;
 
 /// What writing a row did.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Written {
     /// The log entry of the row itself; None if nothing changed and nothing was to be logged.
     pub version: Option<i64>,
     pub changed: bool,
-    /// Cascades or the user's triggers wrote besides.
-    pub caused_more: bool,
+    /// Versions of the entries of what cascades and the user's triggers wrote besides, also to the row itself.
+    pub caused: Vec<i64>,
 }
 
 /// Why a row could not be written.

@@ -67,6 +67,8 @@ pub struct Unseen {
     pub version: i64,
     /// It is the neighbour's own change, which won over what it had not seen; it is sent back to it.
     pub won: bool,
+    /// It is what a change of the neighbour's has caused here, by a cascade or a trigger, of a row that held nothing unseen before.
+    pub caused: bool,
 }
 
 /// Brings `_sync_unseen` up to the log's end for a neighbour. True if it holds anything.
@@ -98,7 +100,7 @@ pub fn fold(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<bool>
             match step {
                 Step::Note => note_entry(host, peer.id, &hash, (version, false))?,
                 Step::Won => mark_won(host, peer.id, &hash, version)?,
-                Step::Forget => forget(host, peer.id, &hash)?,
+                Step::Forget => forget_until(host, peer.id, &hash, version)?,
             }
             any = true;
         }
@@ -156,10 +158,10 @@ pub fn set_folded(host: &mut dyn Host, peer: i64, version: i64) -> Result<()> {
 pub fn unseen_entry(host: &mut dyn Host, peer: i64, row: &RowHash) -> Result<Option<Unseen>> {
     let mut found = None;
     host.query(
-        "SELECT version, won FROM _sync_unseen WHERE peer = ?1 AND row_hash = ?2",
+        "SELECT version, won, caused FROM _sync_unseen WHERE peer = ?1 AND row_hash = ?2",
         &[ValueRef::Integer(peer), ValueRef::Blob(row)],
         &mut |row| {
-            found = Some(Unseen { version: row.integer(0)?, won: row.integer(1)? != 0 });
+            found = Some(Unseen { version: row.integer(0)?, won: row.integer(1)? != 0, caused: row.integer(2)? != 0 });
             Ok(false)
         },
     )?;
@@ -180,10 +182,41 @@ pub fn forget(host: &mut dyn Host, peer: i64, row: &RowHash) -> Result<()> {
     Ok(())
 }
 
+/// Notes entries that a change of the neighbour's has caused. Where the row held something unseen before, that is what counts.
+pub fn note_caused(host: &mut dyn Host, catalog: &Catalog, peer: i64, versions: &[i64]) -> Result<()> {
+    for &version in versions {
+        let mut row = None;
+        host.read_log(catalog, LogRange::exactly(version), &mut |entry| {
+            row = Some(entry.row_hash()?);
+            Ok(false)
+        })?;
+        let Some(row) = row else { continue };
+        if unseen_entry(host, peer, &row)?.is_none_or(|known| known.caused) {
+            note_entry(host, peer, &row, (version, false))?;
+            host.execute(
+                "UPDATE _sync_unseen SET caused = 1 WHERE peer = ?1 AND row_hash = ?2",
+                &[ValueRef::Integer(peer), ValueRef::Blob(&row)],
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// As [`forget`], for an entry that is met in the log: what is noted already may be newer.
+fn forget_until(host: &mut dyn Host, peer: i64, row: &RowHash, version: i64) -> Result<()> {
+    host.execute(
+        "DELETE FROM _sync_unseen WHERE peer = ?1 AND row_hash = ?2 AND version <= ?3",
+        &[ValueRef::Integer(peer), ValueRef::Blob(row), ValueRef::Integer(version)],
+    )?;
+    Ok(())
+}
+
+/// Notes an entry, unless it or a newer one of the row is noted already: what is folded once more is known.
 fn note_entry(host: &mut dyn Host, peer: i64, row: &RowHash, (version, won): (i64, bool)) -> Result<()> {
     host.execute(
-        "INSERT INTO _sync_unseen (peer, row_hash, version, won) VALUES (?1, ?2, ?3, ?4) \
-         ON CONFLICT (peer, row_hash) DO UPDATE SET version = excluded.version, won = excluded.won",
+        "INSERT INTO _sync_unseen (peer, row_hash, version, won, caused) VALUES (?1, ?2, ?3, ?4, 0) \
+         ON CONFLICT (peer, row_hash) DO UPDATE SET version = excluded.version, won = excluded.won, caused = 0 \
+         WHERE excluded.version > _sync_unseen.version",
         &[ValueRef::Integer(peer), ValueRef::Blob(row), ValueRef::Integer(version), ValueRef::Integer(i64::from(won))],
     )?;
     Ok(())
