@@ -150,7 +150,7 @@ def test_a_request_that_two_servers_would_read_differently_is_refused(gateway, n
             connection.shutdown(socket.SHUT_WR)
             while part := connection.recv(65536):
                 answer += part
-        except ConnectionError:
+        except OSError:
             pass
     assert answer.count(b"HTTP/1.1 200") == 0, "nothing that was hidden in it was answered"
     assert not answer or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 431", b"HTTP/1.1 501", b"HTTP/1.1 413", b"HTTP/1.1 411")), answer[:200]
