@@ -2,7 +2,8 @@
 //!
 //! A change that the engine refuses is tried again while others make progress. A row that still violates a foreign key at the end
 //! is taken out and the group done again without it, so cyclic keys work and nothing is half applied. Of a delete and a row that refers
-//! to what it deletes the delete is taken out. What the same neighbour sends of a row that waits queues behind it.
+//! to what it deletes the delete is taken out, of several changes of one row the last. What the same neighbour sends of a row that waits
+//! queues behind it.
 
 use crate::ancestor::Ancestors;
 use crate::attempt::Attempt;
@@ -19,6 +20,9 @@ use crate::session::Session;
 use crate::table::RowHash;
 use crate::unseen::Peer;
 use std::collections::HashMap;
+
+/// How often a group is done again without as few changes as possible; then all that have to do with a violation are taken out.
+const EXACT_ROUNDS: usize = 16;
 
 /// A change that is to be applied.
 pub struct Item<'a> {
@@ -73,6 +77,7 @@ pub enum Outcome {
 /// Applies the items; one outcome for each.
 pub fn apply_group(host: &mut dyn Host, session: &mut Session<'_>, items: &[Item<'_>]) -> Result<Vec<Outcome>> {
     let mut out: HashMap<usize, Reason> = HashMap::new();
+    let mut round = 0;
     loop {
         let newest = session.newest.clone();
         host.begin()?;
@@ -91,7 +96,7 @@ pub fn apply_group(host: &mut dyn Host, session: &mut Session<'_>, items: &[Item
             Err(_) => Ok(Vec::new()),
         };
         host.end_references()?;
-        let (violations, touched, outcomes) = match (result, violations) {
+        let (mut violations, touched, outcomes) = match (result, violations) {
             (Ok(()), Ok(violations)) => (violations, attempt.touched, attempt.outcomes),
             (Err(error), _) | (_, Err(error)) => {
                 host.end(false)?;
@@ -110,16 +115,38 @@ pub fn apply_group(host: &mut dyn Host, session: &mut Session<'_>, items: &[Item
         host.end(false)?;
         session.newest = newest;
         session.ancestors = Ancestors::default();
-        // The row of a delete that is taken out stays, and with it what refers to it may be as it should.
-        let deletes = |violation: &Violation| touched[violation.row].1.deleted;
-        let any_deletes = violations.iter().any(deletes);
-        for violation in violations.into_iter().filter(|violation| !any_deletes || deletes(violation)) {
+        if round < EXACT_ROUNDS {
+            violations = to_blame(session, items, &touched, violations)?;
+        }
+        round += 1;
+        for violation in violations {
             let item = touched[violation.row].0;
             let code = session.foreign_key_code.clone();
             let reason = Reason { kind: WAITS_FOR_PARENT, code, message: violation.message, waits_for: violation.missing };
             out.entry(item).or_insert(reason);
         }
     }
+}
+
+/// Those that have to be taken out in any case. A row is as the last of its changes has left it, so an earlier one may be as it should; and
+/// so may be what refers to the row of a delete, if that stays.
+fn to_blame(
+    session: &Session<'_>,
+    items: &[Item<'_>],
+    touched: &[(usize, Touched)],
+    violations: Vec<Violation>,
+) -> Result<Vec<Violation>> {
+    let mut last: HashMap<RowHash, usize> = HashMap::new();
+    let rows = touched.iter().map(|(item, _)| items[*item].row_hash(&session.catalog)).collect::<Result<Vec<RowHash>>>()?;
+    rows.iter().enumerate().for_each(|(place, row)| {
+        last.insert(*row, place);
+    });
+    let is_last = |violation: &&Violation| last.get(&rows[violation.row]) == Some(&violation.row);
+    let deletes = |violation: &&Violation| touched[violation.row].1.deleted;
+    let any_last = violations.iter().any(|violation| is_last(&violation));
+    let candidates = violations.iter().filter(|violation| !any_last || is_last(violation));
+    let any_deletes = candidates.clone().any(|violation| deletes(&violation));
+    Ok(candidates.filter(|violation| !any_deletes || deletes(violation)).cloned().collect())
 }
 
 /// What the items write: every table of theirs, once.

@@ -236,6 +236,17 @@ def test_a_row_does_not_wait_for_a_parent_that_could_not_be_deleted(family):
     assert family.rows("parent") == [] and family.rejections() == []
 
 
+def test_a_change_of_a_row_does_not_wait_with_the_next_one_whose_parent_is_missing(family):
+    family.sql("INSERT INTO parent VALUES (5, 'here')")
+    changes = [put(n, "late", {"id": n, "parent": 5, "mark": "first"}) for n in range(1, 31)]
+    changes += [put(30 + n, "late", {"id": n, "parent": 6, "mark": "second"}) for n in range(1, 31)]
+    answer = family.apply(push(*changes))
+    assert (answer["applied"], answer["deferred"]) == (30, 30)
+    assert family.sql("SELECT mark, count(*) FROM late GROUP BY mark") == [("first", 30)]
+    family.apply(push(put(61, "parent", {"id": 6, "name": "p"})))
+    assert family.sql("SELECT mark, count(*) FROM late GROUP BY mark") == [("second", 30)] and family.rejections() == []
+
+
 def test_a_row_that_another_session_inserts_meanwhile_is_judged_again(family):
     writer, server = family.again(), family.again()
     writer.sql("BEGIN")

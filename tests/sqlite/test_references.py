@@ -133,6 +133,23 @@ def test_a_child_does_not_wait_for_a_parent_that_could_not_be_deleted(family, is
     assert family.rows("parent") == [] and is_sound(family)
 
 
+def test_a_change_of_a_row_does_not_wait_with_the_next_one(family):
+    family.apply(push(parent(1)))
+    result = family.apply(push(child(10, 1), update("child", {"id": 10, "parent": 2}, ["id"]), child(11, 1), child(12, 3), after=1))
+    assert (result["applied"], waiting(result)) == (2, 2)
+    assert family.rows("child") == [(10, 1), (11, 1)]
+    family.apply(push(parent(2), after=5))
+    assert family.rows("child") == [(10, 2), (11, 1)]
+
+
+def test_a_parent_that_is_deleted_and_comes_back_keeps_its_children(family):
+    family.apply(push(parent(1), child(10, 1)))
+    changes = [delete("parent", {"id": 1}, at=stamp(seconds=1)), parent(1, "again", at=stamp(seconds=2)), child(20, 7)]
+    result = family.apply(push(*changes, after=2))
+    assert (result["applied"], waiting(result)) == (2, 1)
+    assert family.rows("parent") == [(1, "again")] and family.rows("child") == [(10, 1)]
+
+
 def test_a_child_that_moves_to_another_parent_lets_the_old_one_go(family):
     family.apply(push(parent(1), parent(2), child(10, 1)))
     at = stamp(minutes=1)
