@@ -23,7 +23,25 @@ fn sync_check_table(
 
 #[pg_extern]
 fn sync_tables(
-    counted: default!(Option<bool>, true),
+    fcinfo: FunctionCallInfo,
+) -> TableIterator<
+    'static,
+    (
+        name!(table_name, String),
+        name!(name, String),
+        name!(primary_key, String),
+        name!(columns, String),
+        name!(conflict_strategy, String),
+        name!(entries, Option<i64>),
+    ),
+> {
+    sync_tables_counted(Some(true), fcinfo)
+}
+
+/// A function of its own, for without an argument it is granted as `sync_tables()`.
+#[pg_extern(name = "sync_tables")]
+fn sync_tables_counted(
+    counted: Option<bool>,
     fcinfo: FunctionCallInfo,
 ) -> TableIterator<
     'static,

@@ -6,7 +6,6 @@ DECLARE
     'sync_fetch_changes', 'sync_changes', 'sync_apply_batch', 'sync_register_client', 'sync_state', 'sync_status', 'sync_tables', 'sync_hash',
     'sync_conflicts', 'sync_rejections', 'sync_retry', 'sync_discard',
     'sync_subscribe', 'sync_unsubscribe', 'sync_poll', 'sync_subscriptions'];
-  granted bigint := 0;
   function pg_catalog.regprocedure;
 BEGIN
   PERFORM FROM pg_catalog.pg_roles AS r WHERE r.rolname::pg_catalog.text OPERATOR(pg_catalog.=) role;
@@ -23,9 +22,8 @@ BEGIN
     WHERE e.extname OPERATOR(pg_catalog.=) 'pg_sync'::pg_catalog.name AND p.proname OPERATOR(pg_catalog.=) ANY (called)
   LOOP
     EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I', function, role);
-    granted := granted OPERATOR(pg_catalog.+) 1::bigint;
   END LOOP;
-  RETURN granted;
+  RETURN pg_catalog.cardinality(called);
 END
 $$;
 COMMENT ON FUNCTION sync_grant_client(text) IS

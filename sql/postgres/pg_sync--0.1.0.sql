@@ -628,7 +628,7 @@ LANGUAGE c
 AS 'MODULE_PATHNAME', 'sync_subscriptions_wrapper';
 
 CREATE FUNCTION "sync_tables"(
-  "counted" bool DEFAULT true
+  "counted" bool
 ) RETURNS TABLE (
   "table_name" TEXT,
   "name" TEXT,
@@ -637,6 +637,19 @@ CREATE FUNCTION "sync_tables"(
   "conflict_strategy" TEXT,
   "entries" bigint
 )
+
+LANGUAGE c
+AS 'MODULE_PATHNAME', 'sync_tables_counted_wrapper';
+
+CREATE FUNCTION "sync_tables"() RETURNS TABLE (
+  "table_name" TEXT,
+  "name" TEXT,
+  "primary_key" TEXT,
+  "columns" TEXT,
+  "conflict_strategy" TEXT,
+  "entries" bigint
+)
+STRICT
 LANGUAGE c
 AS 'MODULE_PATHNAME', 'sync_tables_wrapper';
 
@@ -715,7 +728,6 @@ DECLARE
     'sync_fetch_changes', 'sync_changes', 'sync_apply_batch', 'sync_register_client', 'sync_state', 'sync_status', 'sync_tables', 'sync_hash',
     'sync_conflicts', 'sync_rejections', 'sync_retry', 'sync_discard',
     'sync_subscribe', 'sync_unsubscribe', 'sync_poll', 'sync_subscriptions'];
-  granted bigint := 0;
   function pg_catalog.regprocedure;
 BEGIN
   PERFORM FROM pg_catalog.pg_roles AS r WHERE r.rolname::pg_catalog.text OPERATOR(pg_catalog.=) role;
@@ -732,9 +744,8 @@ BEGIN
     WHERE e.extname OPERATOR(pg_catalog.=) 'pg_sync'::pg_catalog.name AND p.proname OPERATOR(pg_catalog.=) ANY (called)
   LOOP
     EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I', function, role);
-    granted := granted OPERATOR(pg_catalog.+) 1::bigint;
   END LOOP;
-  RETURN granted;
+  RETURN pg_catalog.cardinality(called);
 END
 $$;
 COMMENT ON FUNCTION sync_grant_client(text) IS
