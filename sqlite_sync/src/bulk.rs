@@ -8,7 +8,7 @@ use crate::capture::{any_of, differ, parts, trigger_names};
 use crate::error::engine;
 use crate::host::SqliteHost;
 use crate::log::{clock, key_condition, log_row};
-use crate::quote::{Identifier, list};
+use crate::quote::{Identifier, TableName, list};
 use crate::raw::{RawStatement, running};
 use crate::rows::{guard, key_values, log_anyway, put_part, read_row};
 use crate::triggers;
@@ -81,7 +81,7 @@ fn is_alone(host: &mut SqliteHost<'_>, tables: &[&Table]) -> Result<bool> {
         let named = [&table.table_name, &names[0], &names[1], &names[2]].map(|name| ValueRef::Text(name));
         let triggers = "SELECT count(*) = 3 AND sum(name COLLATE NOCASE IN (?2, ?3, ?4)) = 3 FROM sqlite_schema \
                         WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE";
-        let cascades = "SELECT 1 FROM sqlite_schema AS m, pragma_foreign_key_list(m.name) AS f \
+        let cascades = "SELECT 1 FROM sqlite_schema AS m, pragma_foreign_key_list(m.name, 'main') AS f \
                         WHERE m.type = 'table' AND f.\"table\" = ?1 COLLATE NOCASE \
                         AND (f.on_update NOT IN ('NO ACTION', 'RESTRICT') OR f.on_delete NOT IN ('NO ACTION', 'RESTRICT')) LIMIT 1";
         if host.statements.integer(triggers, &named)? != Some(1) || host.statements.integer(cascades, &named[..1])?.is_some() {
@@ -163,7 +163,7 @@ struct TableWriter<'c> {
 
 impl<'c> TableWriter<'c> {
     fn new(connection: &'c Connection, table: &Table) -> Result<TableWriter<'c>> {
-        let name = Identifier(&table.table_name);
+        let name = TableName(&table.table_name);
         let columns = list(table.columns.iter().map(|c| c.name.as_str()));
         let slots: Vec<String> = (1..=table.columns.len()).map(|slot| format!("?{slot}")).collect();
         let key = list(table.key.iter().map(|&k| table.columns[k].name.as_str()));

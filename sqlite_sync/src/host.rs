@@ -287,7 +287,7 @@ impl Host for SqliteHost<'_> {
     }
 
     fn count_rows(&mut self, table: &Table) -> Result<i64> {
-        let sql = format!("SELECT count(*) FROM {}", crate::quote::Identifier(&table.table_name));
+        let sql = format!("SELECT count(*) FROM {}", crate::quote::TableName(&table.table_name));
         Ok(self.statements.integer(&sql, &[])?.unwrap_or(0))
     }
 

@@ -7,7 +7,7 @@ use crate::capture::parts;
 use crate::error::with_extended_code;
 use crate::host::SqliteHost;
 use crate::log::{flush_labels, head, key_condition, log_row, relabel};
-use crate::quote::{Identifier, list};
+use crate::quote::{Identifier, TableName, list};
 use crate::statements::refs;
 use crate::triggers;
 use sync_shared::{Error, Host as _, Label, Operation, Portable, Result, Row, RowFailure, Table, TextFold, Value, ValueRef, Written};
@@ -28,7 +28,7 @@ pub struct RowPlan {
 
 impl RowPlan {
     fn new(host: &mut SqliteHost<'_>, table: &Table) -> Result<RowPlan> {
-        let name = Identifier(&table.table_name);
+        let name = TableName(&table.table_name);
         let columns = list(table.columns.iter().map(|c| c.name.as_str()));
         let slots: Vec<String> = (1..=table.columns.len()).map(|slot| format!("?{slot}")).collect();
         let key = list(table.key.iter().map(|&k| table.columns[k].name.as_str()));
@@ -122,7 +122,7 @@ pub fn remove_row(
 /// The row's synced columns, in the table's order.
 pub fn read_row(host: &mut SqliteHost<'_>, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>> {
     let columns = list(table.columns.iter().map(|c| c.name.as_str()));
-    let sql = format!("SELECT {columns} FROM {} WHERE {}", Identifier(&table.table_name), key_condition(table, 1));
+    let sql = format!("SELECT {columns} FROM {} WHERE {}", TableName(&table.table_name), key_condition(table, 1));
     let mut found = None;
     host.statements.query(&sql, &refs(key), &mut |row| {
         let values = (0..table.columns.len()).map(|column| row.value(column).map(ValueRef::to_owned));
@@ -144,7 +144,7 @@ pub fn stream_rows(host: &mut SqliteHost<'_>, table: &Table, visit: &mut dyn FnM
         }
     });
     let order = order.collect::<Vec<_>>().join(", ");
-    let sql = format!("SELECT {columns} FROM {} ORDER BY {order}", Identifier(&table.table_name));
+    let sql = format!("SELECT {columns} FROM {} ORDER BY {order}", TableName(&table.table_name));
     host.statements.query(&sql, &[], &mut |row| visit(row))
 }
 
@@ -187,7 +187,7 @@ fn upsert(host: &mut SqliteHost<'_>, plan: &RowPlan, values: &[Option<Value>]) -
 /// A payload that does not name every column: the others keep their values, or get their defaults. Returns the rows written as [`upsert`],
 /// or 1 if nothing was to be written.
 pub fn put_part(host: &mut SqliteHost<'_>, table: &Table, values: &[Option<Value>]) -> Result<u64> {
-    let name = Identifier(&table.table_name);
+    let name = TableName(&table.table_name);
     let given: Vec<usize> = (0..values.len()).filter(|&c| values[c].is_some()).collect();
     let parameters: Vec<ValueRef<'_>> = given.iter().filter_map(|&c| values[c].as_ref().map(Value::as_ref)).collect();
     let slot = |column: usize| given.iter().position(|&c| c == column).map_or(0, |place| place + 1);
