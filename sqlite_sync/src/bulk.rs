@@ -8,9 +8,10 @@ use crate::capture::{any_of, differ, parts, trigger_names};
 use crate::error::engine;
 use crate::host::SqliteHost;
 use crate::log::{clock, key_condition, log_row};
-use crate::quote::{Identifier, list};
+use crate::quote::{Identifier, TableName, list};
 use crate::raw::{RawStatement, running};
 use crate::rows::{guard, key_values, log_anyway, put_part, read_row};
+use crate::triggers;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use sync_shared::{
@@ -68,9 +69,7 @@ fn opens_no_table(sql: &str) -> bool {
 
 /// Can a write to these tables cause nothing but itself?
 fn is_alone(host: &mut SqliteHost<'_>, tables: &[&Table]) -> Result<bool> {
-    // To ask for the temporary schema would make one, and then a checkpoint after a change to WAL mode fails.
-    let temporary = host.statements.integer("SELECT 1 FROM pragma_database_list WHERE name = 'temp'", &[])?.is_some();
-    if temporary && host.statements.integer("SELECT 1 FROM sqlite_temp_schema WHERE type = 'trigger' LIMIT 1", &[])?.is_some() {
+    if triggers::any_temporary(host)? {
         return Ok(false);
     }
     for table in tables {
@@ -82,7 +81,7 @@ fn is_alone(host: &mut SqliteHost<'_>, tables: &[&Table]) -> Result<bool> {
         let named = [&table.table_name, &names[0], &names[1], &names[2]].map(|name| ValueRef::Text(name));
         let triggers = "SELECT count(*) = 3 AND sum(name COLLATE NOCASE IN (?2, ?3, ?4)) = 3 FROM sqlite_schema \
                         WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE";
-        let cascades = "SELECT 1 FROM sqlite_schema AS m, pragma_foreign_key_list(m.name) AS f \
+        let cascades = "SELECT 1 FROM sqlite_schema AS m, pragma_foreign_key_list(m.name, 'main') AS f \
                         WHERE m.type = 'table' AND f.\"table\" = ?1 COLLATE NOCASE \
                         AND (f.on_update NOT IN ('NO ACTION', 'RESTRICT') OR f.on_delete NOT IN ('NO ACTION', 'RESTRICT')) LIMIT 1";
         if host.statements.integer(triggers, &named)? != Some(1) || host.statements.integer(cascades, &named[..1])?.is_some() {
@@ -104,7 +103,7 @@ pub fn put_row(
         true => write(host, table, values),
         false => write_part(host, table, values, &key()),
     };
-    let operation = match guarded(host, done)? {
+    let operation = match guard(host, done)? {
         Done::Nothing if log_unchanged => return log_anyway(host, table, &key(), Operation::Update, Written::default(), label),
         Done::Nothing => return Ok(Written::default()),
         Done::Inserted => Operation::Insert,
@@ -132,7 +131,7 @@ pub fn remove_row(
         None => key.to_vec(),
     };
     let removed = writer(host, table).and_then(|writer| writer.delete.run(own.iter().map(Value::as_ref)));
-    match guarded(host, removed)? {
+    match guard(host, removed)? {
         0 if log_unchanged => log_anyway(host, table, key, Operation::Delete, Written::default(), label),
         0 => Ok(Written::default()),
         _ => {
@@ -164,7 +163,7 @@ struct TableWriter<'c> {
 
 impl<'c> TableWriter<'c> {
     fn new(connection: &'c Connection, table: &Table) -> Result<TableWriter<'c>> {
-        let name = Identifier(&table.table_name);
+        let name = TableName(&table.table_name);
         let columns = list(table.columns.iter().map(|c| c.name.as_str()));
         let slots: Vec<String> = (1..=table.columns.len()).map(|slot| format!("?{slot}")).collect();
         let key = list(table.key.iter().map(|&k| table.columns[k].name.as_str()));
@@ -247,16 +246,6 @@ fn write_part(host: &mut SqliteHost<'_>, table: &Table, values: &[Option<Value>]
         before if before == read_row(host, table, key)? => Done::Nothing,
         Some(_) => Done::Updated,
     })
-}
-
-fn guarded<T>(host: &mut SqliteHost<'_>, result: Result<T>) -> Result<T, RowFailure> {
-    match result {
-        Ok(done) => Ok(done),
-        Err(error) => Err(match guard(host, Err(error)) {
-            Err(failure) => failure,
-            Ok(()) => RowFailure::Fatal(sync_shared::Error::corrupt("an error was lost")),
-        }),
-    }
 }
 
 /// Logs what was written; returns the version.

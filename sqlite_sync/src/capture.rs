@@ -11,6 +11,8 @@ use sync_shared::{Column, Result, Storage, Table};
 /// Columns of one row of `_sync_log_data`; wider tables write several rows per entry.
 pub const PART_WIDTH: usize = 64;
 
+const CREATE: &str = "CREATE TRIGGER ";
+
 /// Milliseconds since 1970, but never less than the clock of the log's last row.
 pub const CLOCK: &str = "max(CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER), \
                          (SELECT clock FROM _sync_log_data ORDER BY version DESC LIMIT 1))";
@@ -34,17 +36,17 @@ pub fn trigger_statements(table: &Table, self_id: i64) -> [String; 3] {
     let changed = any_of(&table.columns.iter().map(differs).collect::<Vec<_>>());
     [
         format!(
-            "CREATE TRIGGER {} AFTER INSERT ON {on} BEGIN {refuse}{}END",
+            "{CREATE}{} AFTER INSERT ON {on} BEGIN {refuse}{}END",
             Identifier(&insert),
             entry.row("0", "NEW")
         ),
         format!(
-            "CREATE TRIGGER {} AFTER UPDATE ON {on} WHEN {changed} BEGIN {refuse}{}{}END",
+            "{CREATE}{} AFTER UPDATE ON {on} WHEN {changed} BEGIN {refuse}{}{}END",
             Identifier(&update),
             entry.key_where(&key_changed),
             entry.row(&format!("CASE WHEN {key_changed} THEN 0 ELSE 1 END"), "NEW")
         ),
-        format!("CREATE TRIGGER {} AFTER DELETE ON {on} BEGIN {}END", Identifier(&delete), entry.key("OLD")),
+        format!("{CREATE}{} AFTER DELETE ON {on} BEGIN {}END", Identifier(&delete), entry.key("OLD")),
     ]
 }
 
@@ -53,14 +55,15 @@ pub fn install(connection: &Connection, table: &Table, self_id: i64) -> Result<(
     widen_log(connection, table.columns.len().min(PART_WIDTH))?;
     remove(connection, table)?;
     for statement in trigger_statements(table, self_id) {
-        connection.execute_batch(&statement).map_err(engine)?;
+        // In the database itself, and so on its table. SQLite leaves this out of the text that it keeps.
+        connection.execute_batch(&statement.replacen(CREATE, &format!("{CREATE}main."), 1)).map_err(engine)?;
     }
     Ok(())
 }
 
 pub fn remove(connection: &Connection, table: &Table) -> Result<()> {
     for name in trigger_names(&table.table_name) {
-        connection.execute_batch(&format!("DROP TRIGGER IF EXISTS {}", Identifier(&name))).map_err(engine)?;
+        connection.execute_batch(&format!("DROP TRIGGER IF EXISTS main.{}", Identifier(&name))).map_err(engine)?;
     }
     Ok(())
 }

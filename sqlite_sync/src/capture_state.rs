@@ -3,7 +3,7 @@
 use crate::capture::{trigger_names, trigger_statements};
 use crate::describe::describe;
 use crate::error::engine;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use sync_shared::{CaptureState, Result, Table};
 
 struct Trigger {
@@ -18,7 +18,8 @@ pub fn capture_state(connection: &Connection, table: &Table, self_id: i64) -> Re
     let ours = triggers(connection, "name IN (?1, ?2, ?3)", &[&names[0], &names[1], &names[2]])?;
     let Some(insert) = ours.iter().find(|t| t.name.eq_ignore_ascii_case(&names[0])) else {
         let table_name = describe(connection, &table.table_name)?.map(|d| d.table_name);
-        return Ok(CaptureState { table_name, columns: None, intact: false, suspect: true });
+        let made_here = made_here(connection, &table.table_name)?;
+        return Ok(CaptureState { table_name, columns: None, intact: false, suspect: true, made_here });
     };
     let on_table = triggers(connection, "tbl_name = ?1 COLLATE NOCASE", &[&insert.table_name])?;
     let oldest_of_ours = ours.iter().map(|t| t.age).min().unwrap_or(0);
@@ -32,7 +33,15 @@ pub fn capture_state(connection: &Connection, table: &Table, self_id: i64) -> Re
         columns: Some(captured_columns(&insert.sql)),
         intact: as_wanted && !overtaken,
         suspect: ours.len() < 3 || overtaken,
+        made_here: made_here(connection, &insert.table_name)?,
     })
+}
+
+/// ALTER TABLE ... RENAME puts the name between quotation marks, whatever it is: without them the table was made under it.
+fn made_here(connection: &Connection, table_name: &str) -> Result<bool> {
+    let sql = "SELECT substr(sql, 1, 14) <> 'CREATE TABLE \"' FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+    let made_here = connection.query_row(sql, [table_name], |row| row.get(0)).optional();
+    made_here.map(Option::unwrap_or_default).map_err(engine)
 }
 
 fn triggers(connection: &Connection, condition: &str, parameters: &[&String]) -> Result<Vec<Trigger>> {

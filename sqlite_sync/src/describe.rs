@@ -4,7 +4,7 @@ use crate::error::engine;
 use rusqlite::{Connection, OptionalExtension};
 use sync_shared::{Column, Description, Reference, RelationKind, Result, SCHEMA_TABLES, Storage, TextFold};
 
-/// Describes a table or view of this name, whatever its case; None if there is none.
+/// Describes a table or view of this name, whatever its case, a temporary one only if the database itself has none; None if there is none.
 pub fn describe(connection: &Connection, name: &str) -> Result<Option<Description>> {
     let Some((kind, table_name, without_rowid, strict)) = relation(connection, name)? else { return Ok(None) };
     let mut description = Description {
@@ -41,7 +41,7 @@ fn relation(connection: &Connection, name: &str) -> Result<Option<Relation>> {
         return Ok(Some((RelationKind::System, name.to_owned(), false, false)));
     }
     let sql = "SELECT schema, name, type, wr, strict FROM pragma_table_list WHERE name = ?1 COLLATE NOCASE AND schema IN ('main', 'temp') \
-               ORDER BY schema = 'temp' DESC LIMIT 1";
+               ORDER BY schema = 'temp' LIMIT 1";
     let found = connection.query_row(sql, [name], |row| {
         let (schema, name, kind): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let own = SCHEMA_TABLES.iter().any(|t| t.eq_ignore_ascii_case(&name));
@@ -59,7 +59,7 @@ fn relation(connection: &Connection, name: &str) -> Result<Option<Relation>> {
 
 /// Reads the columns; returns the places of the key's columns, in key order.
 fn read_columns(connection: &Connection, description: &mut Description, strict: bool) -> Result<Vec<usize>> {
-    let sql = "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid";
+    let sql = "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1, 'main') ORDER BY cid";
     let mut statement = connection.prepare(sql).map_err(engine)?;
     let mut rows = statement.query([&description.table_name]).map_err(engine)?;
     let mut key: Vec<(i64, usize)> = Vec::new();
@@ -85,7 +85,7 @@ fn read_columns(connection: &Connection, description: &mut Description, strict: 
 
 /// Reads UNIQUE indexes and the collations of the key. True if the key has an index of its own.
 fn read_indexes(connection: &Connection, description: &mut Description) -> Result<bool> {
-    let sql = "SELECT l.name, l.origin, l.partial, x.name, x.coll FROM pragma_index_list(?1) AS l, pragma_index_xinfo(l.name) AS x \
+    let sql = "SELECT l.name, l.origin, l.partial, x.name, x.coll FROM pragma_index_list(?1, 'main') AS l, pragma_index_xinfo(l.name, 'main') AS x \
                WHERE l.\"unique\" = 1 AND x.key = 1 ORDER BY l.seq, x.seqno";
     let mut statement = connection.prepare(sql).map_err(engine)?;
     let mut rows = statement.query([&description.table_name]).map_err(engine)?;
@@ -120,7 +120,7 @@ fn read_indexes(connection: &Connection, description: &mut Description) -> Resul
 
 /// The foreign keys of a table.
 pub fn references_of(connection: &Connection, table: &str) -> Result<Vec<Reference>> {
-    let sql = "SELECT id, \"table\", \"from\", \"to\" FROM pragma_foreign_key_list(?1) ORDER BY id, seq";
+    let sql = "SELECT id, \"table\", \"from\", \"to\" FROM pragma_foreign_key_list(?1, 'main') ORDER BY id, seq";
     let mut statement = connection.prepare(sql).map_err(engine)?;
     let mut rows = statement.query([table]).map_err(engine)?;
     let mut references: Vec<(i64, Reference)> = Vec::new();
@@ -145,7 +145,7 @@ pub fn references_of(connection: &Connection, table: &str) -> Result<Vec<Referen
 }
 
 fn primary_key(connection: &Connection, table: &str) -> Result<Vec<String>> {
-    let sql = "SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk";
+    let sql = "SELECT name FROM pragma_table_info(?1, 'main') WHERE pk > 0 ORDER BY pk";
     let mut statement = connection.prepare(sql).map_err(engine)?;
     let names = statement.query_map([table], |row| row.get(0)).map_err(engine)?;
     names.collect::<rusqlite::Result<_>>().map_err(engine)

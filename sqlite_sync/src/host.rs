@@ -7,6 +7,7 @@ use crate::references::{self, Saved};
 use crate::rows::{self, RowPlan};
 use crate::statements::Statements;
 use crate::transaction::Transactions;
+use crate::triggers;
 use crate::{capture, capture_state, describe, log, log_view, resolver};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::{Connection, OptionalExtension};
@@ -151,7 +152,11 @@ impl Host for SqliteHost<'_> {
     }
 
     fn describe(&mut self, table: &str) -> Result<Option<Description>> {
-        describe::describe(self.connection, table)
+        let mut description = describe::describe(self.connection, table)?;
+        if let Some(description) = &mut description {
+            description.notes.extend(triggers::note_on_temporary(self, &description.table_name)?);
+        }
+        Ok(description)
     }
 
     fn install_capture(&mut self, _catalog: &Catalog, table: &Table) -> Result<()> {
@@ -287,7 +292,7 @@ impl Host for SqliteHost<'_> {
     }
 
     fn count_rows(&mut self, table: &Table) -> Result<i64> {
-        let sql = format!("SELECT count(*) FROM {}", crate::quote::Identifier(&table.table_name));
+        let sql = format!("SELECT count(*) FROM {}", crate::quote::TableName(&table.table_name));
         Ok(self.statements.integer(&sql, &[])?.unwrap_or(0))
     }
 

@@ -23,6 +23,7 @@ mod sets;
 mod statements;
 mod sync_with;
 mod transaction;
+mod triggers;
 
 pub use functions::register;
 pub use host::SqliteHost;

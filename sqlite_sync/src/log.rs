@@ -2,7 +2,7 @@
 
 use crate::capture::{CLOCK, PART_WIDTH, log_width, parts};
 use crate::host::SqliteHost;
-use crate::quote::Identifier;
+use crate::quote::{Identifier, TableName};
 use crate::raw::RawRow;
 use crate::statements::RELABEL;
 use std::fmt::Write as _;
@@ -181,7 +181,7 @@ pub fn log_row(host: &mut SqliteHost<'_>, table: &Table, key: &[Value], operatio
         let (layout, number) = (table.layout, if part + 1 == count { number } else { 3 });
         let source = match operation {
             Operation::Delete => String::new(),
-            _ => format!(" FROM {} WHERE {}", Identifier(&table.table_name), key_condition(table, 1)),
+            _ => format!(" FROM {} WHERE {}", TableName(&table.table_name), key_condition(table, 1)),
         };
         let sql = format!(
             "INSERT INTO _sync_log_data (layout, operation, origin, clock{names}) SELECT {layout}, {number}, {self_id}, {CLOCK}{values}{source}"
@@ -203,7 +203,7 @@ pub fn log_row(host: &mut SqliteHost<'_>, table: &Table, key: &[Value], operatio
 
 /// Logs every row of a table as an insert.
 pub fn backfill(host: &mut SqliteHost<'_>, table: &Table) -> Result<u64> {
-    let name = Identifier(&table.table_name);
+    let name = TableName(&table.table_name);
     if table.nullable_key {
         let null = table.key.iter().map(|&k| format!("{} IS NULL", Identifier(&table.columns[k].name)));
         let sql = format!("SELECT count(*) FROM {name} WHERE {}", null.collect::<Vec<_>>().join(" OR "));
@@ -227,7 +227,7 @@ pub fn backfill(host: &mut SqliteHost<'_>, table: &Table) -> Result<u64> {
 fn backfill_wide(host: &mut SqliteHost<'_>, table: &Table) -> Result<u64> {
     let columns = crate::quote::list(table.key.iter().map(|&k| table.columns[k].name.as_str()));
     let mut keys: Vec<Vec<Value>> = Vec::new();
-    host.statements.query(&format!("SELECT {columns} FROM {}", Identifier(&table.table_name)), &[], &mut |row| {
+    host.statements.query(&format!("SELECT {columns} FROM {}", TableName(&table.table_name)), &[], &mut |row| {
         let key = (0..table.key.len()).map(|place| row.value(place).map(ValueRef::to_owned));
         keys.push(key.collect::<Result<_>>()?);
         Ok(true)

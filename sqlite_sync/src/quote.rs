@@ -6,6 +6,10 @@ use std::fmt::{Display, Formatter, Result};
 #[derive(Clone, Copy)]
 pub struct Identifier<'a>(pub &'a str);
 
+/// The name of a table of the database itself, whatever temporary table hides behind the same name. The tables of ours need no such care.
+#[derive(Clone, Copy)]
+pub struct TableName<'a>(pub &'a str);
+
 /// A quoted text literal. A NUL character cannot stand in SQL; names do not hold one.
 #[derive(Clone, Copy)]
 pub struct Literal<'a>(pub &'a str);
@@ -13,6 +17,12 @@ pub struct Literal<'a>(pub &'a str);
 impl Display for Identifier<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         write!(f, "\"{}\"", self.0.replace('"', "\"\""))
+    }
+}
+
+impl Display for TableName<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        write!(f, "main.{}", Identifier(self.0))
     }
 }
 

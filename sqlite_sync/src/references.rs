@@ -5,7 +5,7 @@
 use crate::describe::references_of;
 use crate::error::engine;
 use crate::host::SqliteHost;
-use crate::quote::{Identifier, list};
+use crate::quote::{Identifier, TableName, list};
 use crate::statements::refs;
 use rusqlite::config::DbConfig;
 use rusqlite::ffi;
@@ -22,7 +22,7 @@ fn any_references(host: &mut SqliteHost<'_>) -> Result<bool> {
     if let Some(known) = host.any_references {
         return Ok(known);
     }
-    let sql = "SELECT 1 FROM sqlite_schema AS m, pragma_foreign_key_list(m.name) WHERE m.type = 'table' LIMIT 1";
+    let sql = "SELECT 1 FROM sqlite_schema AS m, pragma_foreign_key_list(m.name, 'main') WHERE m.type = 'table' LIMIT 1";
     let any = host.statements.integer(sql, &[])?.is_some();
     host.any_references = Some(any);
     Ok(any)
@@ -116,7 +116,7 @@ fn referring_tables(host: &mut SqliteHost<'_>) -> Result<Vec<(String, Reference)
 
 fn missing_parent(host: &mut SqliteHost<'_>, catalog: &Catalog, table: &Table, key: &[Value]) -> Result<Option<(String, Option<RowHash>)>> {
     for reference in &table.references {
-        let child = Identifier(&table.table_name);
+        let child = TableName(&table.table_name);
         let not_null: Vec<String> = reference.columns.iter().map(|c| format!("c.{} IS NOT NULL", Identifier(c))).collect();
         let key_is: Vec<String> =
             table.key.iter().enumerate().map(|(i, &k)| format!("c.{} = ?{}", Identifier(&table.columns[k].name), i + 1)).collect();
@@ -125,7 +125,7 @@ fn missing_parent(host: &mut SqliteHost<'_>, catalog: &Catalog, table: &Table, k
             list(reference.columns.iter().map(String::as_str)),
             key_is.join(" AND "),
             not_null.join(" AND "),
-            Identifier(&reference.parent),
+            TableName(&reference.parent),
             joined(reference)
         );
         let mut values: Option<Vec<Value>> = None;
@@ -180,7 +180,7 @@ fn remaining_child(
         if terms.len() != table.key.len() || terms.len() != reference.columns.len() {
             continue;
         }
-        let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", Identifier(child), terms.join(" AND "));
+        let sql = format!("SELECT 1 FROM {} WHERE {} LIMIT 1", TableName(child), terms.join(" AND "));
         if host.statements.integer(&sql, &refs(key))?.is_some() {
             return Ok(Some(format!("rows of {child:?} still refer to this row of {:?}", table.table_name)));
         }
@@ -192,9 +192,9 @@ fn has_orphan(host: &mut SqliteHost<'_>, child: &str, reference: &Reference) -> 
     let not_null: Vec<String> = reference.columns.iter().map(|c| format!("c.{} IS NOT NULL", Identifier(c))).collect();
     let sql = format!(
         "SELECT 1 FROM {} AS c WHERE {} AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {}) LIMIT 1",
-        Identifier(child),
+        TableName(child),
         not_null.join(" AND "),
-        Identifier(&reference.parent),
+        TableName(&reference.parent),
         joined(reference)
     );
     Ok(host.statements.integer(&sql, &[])?.is_some())

@@ -7,9 +7,10 @@ use crate::capture::parts;
 use crate::error::with_extended_code;
 use crate::host::SqliteHost;
 use crate::log::{flush_labels, head, key_condition, log_row, relabel};
-use crate::quote::{Identifier, list};
+use crate::quote::{Identifier, TableName, list};
 use crate::statements::refs;
-use sync_shared::{Error, Label, Operation, Portable, Result, Row, RowFailure, Table, TextFold, Value, ValueRef, Written};
+use crate::triggers;
+use sync_shared::{Error, Host as _, Label, Operation, Portable, Result, Row, RowFailure, Table, TextFold, Value, ValueRef, Written};
 
 /// What is known of a table while its rows are written.
 pub struct RowPlan {
@@ -20,12 +21,14 @@ pub struct RowPlan {
     parts: u64,
     /// Other triggers than ours: counting changes says nothing.
     watched: bool,
+    /// One of them may ignore the row after it has written something.
+    may_ignore: bool,
     only_key: bool,
 }
 
 impl RowPlan {
     fn new(host: &mut SqliteHost<'_>, table: &Table) -> Result<RowPlan> {
-        let name = Identifier(&table.table_name);
+        let name = TableName(&table.table_name);
         let columns = list(table.columns.iter().map(|c| c.name.as_str()));
         let slots: Vec<String> = (1..=table.columns.len()).map(|slot| format!("?{slot}")).collect();
         let key = list(table.key.iter().map(|&k| table.columns[k].name.as_str()));
@@ -38,14 +41,14 @@ impl RowPlan {
             .map(|(_, c)| format!("{0} = excluded.{0}", Identifier(&c.name)))
             .collect();
         let action = if set.is_empty() { "DO NOTHING".to_owned() } else { format!("DO UPDATE SET {}", set.join(", ")) };
-        let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE";
-        let triggers = host.statements.integer(sql, &[ValueRef::Text(&table.table_name)])?.unwrap_or(0);
+        let others = triggers::others(host, &table.table_name)?;
         Ok(RowPlan {
             layout: table.layout,
             upsert: format!("INSERT OR ABORT INTO {name} ({columns}) VALUES ({}) ON CONFLICT ({key}) {action}", slots.join(", ")),
             delete: format!("DELETE FROM {name} WHERE {}", key_condition(table, 1)),
             parts: parts(table.columns.len()) as u64,
-            watched: triggers > 3 || folded,
+            watched: !others.is_empty() || folded,
+            may_ignore: others.iter().any(|trigger| trigger.to_ascii_uppercase().contains("IGNORE")),
             only_key: set.is_empty(),
         })
     }
@@ -59,29 +62,32 @@ pub fn put_row(
     log_unchanged: bool,
 ) -> Result<Written, RowFailure> {
     let plan = plan(host, table)?;
-    let before = host.position()?;
-    let count = host.connection.total_changes();
-    // An INSERT fails for want of an excluded column that may not be NULL, even if the row is there.
-    let whole = table.exclude.is_empty() && values.iter().all(Option::is_some);
-    let result = match whole {
-        true => upsert(host, &plan, values),
-        false => put_part(host, table, values),
-    };
-    guard(host, result)?;
-    let changes = host.connection.total_changes() - count;
-    if changes == 0 && !plan.only_key {
-        return Err(ignored());
-    }
-    let written = match settle(host, &plan, (before, changes), false) {
-        Some(written) => written,
-        None => search(host, table, &plan, &key_values(table, values), before, false)?,
-    };
-    match (written.version, label) {
-        (Some(version), Some(label)) => relabel(host, version, label)?,
-        (None, _) if log_unchanged => return log_anyway(host, table, &key_values(table, values), Operation::Update, written, label),
-        _ => {}
-    }
-    Ok(written)
+    whole_or_not(host, plan.may_ignore, |host| {
+        let before = host.position()?;
+        let count = host.connection.total_changes();
+        // An INSERT fails for want of an excluded column that may not be NULL, even if the row is there.
+        let whole = table.exclude.is_empty() && values.iter().all(Option::is_some);
+        let result = match whole {
+            true => upsert(host, &plan, values),
+            false => put_part(host, table, values),
+        };
+        // Of a row that is nothing but its key nothing is written if it is there.
+        let is_written = guard(host, result)? > 0;
+        if !is_written && (!plan.only_key || (plan.watched && read_row(host, table, &key_values(table, values))?.is_none())) {
+            return Err(ignored());
+        }
+        let changes = host.connection.total_changes() - count;
+        let written = match settle(host, &plan, (before, changes), false) {
+            Some(written) => written,
+            None => search(host, table, &plan, &key_values(table, values), before, false)?,
+        };
+        match (written.version, label) {
+            (Some(version), Some(label)) => relabel(host, version, label)?,
+            (None, _) if log_unchanged => return log_anyway(host, table, &key_values(table, values), Operation::Update, written, label),
+            _ => {}
+        }
+        Ok(written)
+    })
 }
 
 pub fn remove_row(
@@ -92,30 +98,31 @@ pub fn remove_row(
     log_unchanged: bool,
 ) -> Result<Written, RowFailure> {
     let plan = plan(host, table)?;
-    let before = host.position()?;
-    let count = host.connection.total_changes();
-    let result = host.statements.execute(&plan.delete, &refs(key)).map(|_| ());
-    guard(host, result)?;
-    let changes = host.connection.total_changes() - count;
-    if changes == 0 && plan.watched && read_row(host, table, key)?.is_some() {
-        return Err(ignored());
-    }
-    let written = match settle(host, &plan, (before, changes), true) {
-        Some(written) => written,
-        None => search(host, table, &plan, key, before, true)?,
-    };
-    match (written.version, label) {
-        (Some(version), Some(label)) => relabel(host, version, label)?,
-        (None, _) if log_unchanged => return log_anyway(host, table, key, Operation::Delete, written, label),
-        _ => {}
-    }
-    Ok(written)
+    whole_or_not(host, plan.may_ignore, |host| {
+        let before = host.position()?;
+        let count = host.connection.total_changes();
+        let result = host.statements.execute(&plan.delete, &refs(key));
+        if guard(host, result)? == 0 && plan.watched && read_row(host, table, key)?.is_some() {
+            return Err(ignored());
+        }
+        let changes = host.connection.total_changes() - count;
+        let written = match settle(host, &plan, (before, changes), true) {
+            Some(written) => written,
+            None => search(host, table, &plan, key, before, true)?,
+        };
+        match (written.version, label) {
+            (Some(version), Some(label)) => relabel(host, version, label)?,
+            (None, _) if log_unchanged => return log_anyway(host, table, key, Operation::Delete, written, label),
+            _ => {}
+        }
+        Ok(written)
+    })
 }
 
 /// The row's synced columns, in the table's order.
 pub fn read_row(host: &mut SqliteHost<'_>, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>> {
     let columns = list(table.columns.iter().map(|c| c.name.as_str()));
-    let sql = format!("SELECT {columns} FROM {} WHERE {}", Identifier(&table.table_name), key_condition(table, 1));
+    let sql = format!("SELECT {columns} FROM {} WHERE {}", TableName(&table.table_name), key_condition(table, 1));
     let mut found = None;
     host.statements.query(&sql, &refs(key), &mut |row| {
         let values = (0..table.columns.len()).map(|column| row.value(column).map(ValueRef::to_owned));
@@ -137,7 +144,7 @@ pub fn stream_rows(host: &mut SqliteHost<'_>, table: &Table, visit: &mut dyn FnM
         }
     });
     let order = order.collect::<Vec<_>>().join(", ");
-    let sql = format!("SELECT {columns} FROM {} ORDER BY {order}", Identifier(&table.table_name));
+    let sql = format!("SELECT {columns} FROM {} ORDER BY {order}", TableName(&table.table_name));
     host.statements.query(&sql, &[], &mut |row| visit(row))
 }
 
@@ -150,14 +157,37 @@ fn plan(host: &mut SqliteHost<'_>, table: &Table) -> Result<std::rc::Rc<RowPlan>
     Ok(plan)
 }
 
-fn upsert(host: &mut SqliteHost<'_>, plan: &RowPlan, values: &[Option<Value>]) -> Result<()> {
-    let statement = host.statements.get(plan.layout, &plan.upsert)?;
-    statement.run(values.iter().map(|value| value.as_ref().map_or(ValueRef::Null, Value::as_ref))).map(|_| ())
+/// Writes one row. What a trigger wrote that ignored the row is undone, as all is that belongs to a row that is refused.
+fn whole_or_not(
+    host: &mut SqliteHost<'_>,
+    may_ignore: bool,
+    write: impl FnOnce(&mut SqliteHost<'_>) -> Result<Written, RowFailure>,
+) -> Result<Written, RowFailure> {
+    if !may_ignore {
+        return write(host);
+    }
+    host.begin()?;
+    let written = write(host);
+    if written.is_ok() && let Err(error) = host.end(true) {
+        host.end(false).ok();
+        return Err(error.into());
+    }
+    if written.is_err() {
+        host.end(false)?;
+    }
+    written
 }
 
-/// A payload that does not name every column: the others keep their values, or get their defaults.
-pub fn put_part(host: &mut SqliteHost<'_>, table: &Table, values: &[Option<Value>]) -> Result<()> {
-    let name = Identifier(&table.table_name);
+/// The rows written, not counting those that a trigger ignored or wrote.
+fn upsert(host: &mut SqliteHost<'_>, plan: &RowPlan, values: &[Option<Value>]) -> Result<u64> {
+    let statement = host.statements.get(plan.layout, &plan.upsert)?;
+    statement.run(values.iter().map(|value| value.as_ref().map_or(ValueRef::Null, Value::as_ref)))
+}
+
+/// A payload that does not name every column: the others keep their values, or get their defaults. Returns the rows written as [`upsert`],
+/// or 1 if nothing was to be written.
+pub fn put_part(host: &mut SqliteHost<'_>, table: &Table, values: &[Option<Value>]) -> Result<u64> {
+    let name = TableName(&table.table_name);
     let given: Vec<usize> = (0..values.len()).filter(|&c| values[c].is_some()).collect();
     let parameters: Vec<ValueRef<'_>> = given.iter().filter_map(|&c| values[c].as_ref().map(Value::as_ref)).collect();
     let slot = |column: usize| given.iter().position(|&c| c == column).map_or(0, |place| place + 1);
@@ -175,13 +205,13 @@ pub fn put_part(host: &mut SqliteHost<'_>, table: &Table, values: &[Option<Value
     )?;
     if exists.is_some() {
         if set.is_empty() {
-            return Ok(());
+            return Ok(1);
         }
-        return host.statements.execute(&format!("UPDATE OR ABORT {name} SET {} WHERE {condition}", set.join(", ")), &parameters).map(|_| ());
+        return host.statements.execute(&format!("UPDATE OR ABORT {name} SET {} WHERE {condition}", set.join(", ")), &parameters);
     }
     let columns = list(given.iter().map(|&c| table.columns[c].name.as_str()));
     let slots: Vec<String> = (1..=given.len()).map(|slot| format!("?{slot}")).collect();
-    host.statements.execute(&format!("INSERT OR ABORT INTO {name} ({columns}) VALUES ({})", slots.join(", ")), &parameters).map(|_| ())
+    host.statements.execute(&format!("INSERT OR ABORT INTO {name} ({columns}) VALUES ({})", slots.join(", ")), &parameters)
 }
 
 /// SQLite numbers parameters up to the highest used: only as many may be bound.
@@ -198,13 +228,13 @@ pub fn key_values(table: &Table, values: &[Option<Value>]) -> Vec<Value> {
 }
 
 fn ignored() -> RowFailure {
-    RowFailure::refused("ConstraintViolation", "SQLITE_CONSTRAINT_TRIGGER", "a trigger ignored the row")
+    RowFailure::refused("ConstraintViolation", "SQLITE_CONSTRAINT_TRIGGER", "a trigger ignored the row; what it wrote itself was undone")
 }
 
 /// A failed statement leaves nothing behind, unless a trigger ended the transaction.
-pub fn guard(host: &mut SqliteHost<'_>, result: Result<()>) -> Result<(), RowFailure> {
+pub fn guard<T>(host: &mut SqliteHost<'_>, result: Result<T>) -> Result<T, RowFailure> {
     match result {
-        Ok(()) => Ok(()),
+        Ok(done) => Ok(done),
         Err(error) if host.transactions.is_lost(host.connection) => Err(match with_extended_code(host.connection, error) {
             Error::Engine(engine) => RowFailure::Lost(engine),
             other => RowFailure::Fatal(other),

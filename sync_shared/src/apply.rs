@@ -59,8 +59,8 @@ impl ApplyOptions {
 
 /// Applies a batch and returns the result as JSON.
 ///
-/// Errors: `InvalidBatch`, `LimitExceeded`, `HashMismatch`, `TableNotFound`, `TableNotTracked`, `EpochMismatch`, `UnresolvedConflict`,
-/// or the engine's own; nothing has changed then.
+/// Errors: `InvalidBatch`, `LimitExceeded`, `HashMismatch`, `TableNotFound`, `TableNotTracked`, `UnsupportedTable`, `SchemaMismatch`,
+/// `EpochMismatch`, `UnresolvedConflict`, or the engine's own; nothing has changed then.
 pub fn apply_batch(host: &mut dyn Host, text: &str, options: ApplyOptions) -> Result<String> {
     apply_counted(host, text, options).map(|(answer, _)| answer)
 }
@@ -274,7 +274,7 @@ fn retry_rejections(host: &mut dyn Host, session: &mut Session<'_>, ids: Vec<i64
         if blocked.contains(&(via, row_hash)) {
             continue;
         }
-        let (table, bound) = match bind_again(&session.catalog, &change) {
+        let (table, bound) = match bind_again(session, &change) {
             Ok(bound) => bound,
             Err(reason) => {
                 rejection::update(host, id, &reason, None)?;
@@ -306,9 +306,11 @@ fn retry_rejections(host: &mut dyn Host, session: &mut Session<'_>, ids: Vec<i64
 }
 
 /// Binds a change that waited to its table as it is now.
-fn bind_again(catalog: &Catalog, change: &Change<'_>) -> Result<(usize, Bound), Reason> {
+fn bind_again(session: &Session<'_>, change: &Change<'_>) -> Result<(usize, Bound), Reason> {
+    let catalog = &session.catalog;
     let mismatch = |message: String| Reason::new("SchemaMismatch", message);
     let table = catalog.by_wire_name(&change.table_name).ok_or_else(|| mismatch(format!("table {:?} is not tracked", change.table_name)))?;
+    session.uncaptured.check(&catalog.tables[table]).map_err(|error| mismatch(error.to_string()))?;
     match Bound::new(&catalog.tables[table], change) {
         Ok(bound) => Ok((table, bound)),
         Err(Unbound::Row(kind, message)) => Err(Reason::new(kind, message)),

@@ -175,6 +175,7 @@ struct Plan {
 impl Plan {
     fn new(host: &mut dyn Host, (state, catalog): (&State, &Catalog), from: i64, batch_size: i64, exclude: Option<&str>) -> Result<Plan> {
         let batch_size = checked_batch_size(batch_size)?;
+        state.uncaptured.check_all(catalog)?;
         if from < 0 {
             return Err(Error::argument(format!("version {from} is negative")));
         }

@@ -17,6 +17,7 @@ pub fn fetch_local_changes(host: &mut dyn Host, batch_size: i64) -> Result<Strin
     let batch_size = checked_batch_size(batch_size)?;
     in_transaction(host, |host| {
         let (state, catalog) = Catalog::open(host)?;
+        state.uncaptured.check_all(&catalog)?;
         let peer = Peer::upstream(host, &state)?;
         let head = host.head()?;
         fold(host, &catalog, &peer)?;

@@ -50,6 +50,8 @@ pub struct CaptureState {
     pub intact: bool,
     /// Could a write have been missed, or logged in the wrong order?
     pub suspect: bool,
+    /// The table was certainly made under its name, not renamed to it.
+    pub made_here: bool,
 }
 
 pub trait Host {

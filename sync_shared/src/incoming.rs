@@ -22,7 +22,7 @@ pub enum Incoming<'a> {
 
 /// Binds every change, in order.
 ///
-/// Errors: `TableNotFound`, `TableNotTracked`, `InvalidBatch`.
+/// Errors: `TableNotFound`, `TableNotTracked`, `InvalidBatch`, and those of [`Uncaptured::check`](crate::uncaptured::Uncaptured::check).
 pub fn bind<'a>(
     host: &mut dyn Host,
     session: &mut Session<'_>,
@@ -44,6 +44,7 @@ pub fn bind<'a>(
                 if host.describe(table_name)?.is_none() {
                     return Err(Error::not_found(table_name));
                 }
+                session.uncaptured.check(&session.catalog.tables[table])?;
                 tables.insert(change.table_name.to_string(), table);
                 table
             }

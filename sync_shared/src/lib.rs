@@ -25,7 +25,9 @@ mod check;
 mod init;
 mod reconcile;
 mod refresh;
+mod remade;
 mod track;
+mod uncaptured;
 mod untracked;
 
 mod wire;

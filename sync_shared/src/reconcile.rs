@@ -5,6 +5,8 @@ use crate::change::Operation;
 use crate::error::Result;
 use crate::host::{Host, in_transaction};
 use crate::log_entry::LogRange;
+use crate::refresh::settle;
+use crate::state::State;
 use crate::table::{RowHash, Table};
 use crate::value::{Value, ValueRef, write_payload};
 use sha2::{Digest, Sha256};
@@ -14,9 +16,43 @@ use std::collections::HashMap;
 ///
 /// Memory: about 60 bytes per row of the table.
 pub fn reconcile(host: &mut dyn Host, table_name: &str) -> Result<i64> {
-    let (_, catalog) = Catalog::open(host)?;
+    let (State { mut uncaptured, .. }, catalog) = Catalog::open(host)?;
     let index = catalog.by_name(host, table_name)?;
-    in_transaction(host, |host| reconcile_table(host, &catalog, index))
+    let table = &catalog.tables[index];
+    in_transaction(host, |host| {
+        if uncaptured.has_lost_rows(table) {
+            // They are to be gone.
+            host.install_capture(&catalog, table)?;
+            uncaptured.set(table, None);
+            uncaptured.store(host)?;
+            settle(host)?;
+        }
+        uncaptured.check(table)?;
+        reconcile_table(host, &catalog, index)
+    })
+}
+
+/// What of the rows that the log has is in their table.
+pub struct Missing {
+    /// The newest entries of the rows that are not there, in order.
+    pub gone: Vec<i64>,
+    /// How many are there.
+    pub kept: usize,
+}
+
+pub fn find_missing(host: &mut dyn Host, catalog: &Catalog, index: usize) -> Result<Missing> {
+    let table = &catalog.tables[index];
+    let defaults = host.column_defaults(table)?;
+    let mut logged = newest_logged(host, catalog, table, &defaults)?;
+    logged.retain(|_, l| l.content.is_some());
+    let known = logged.len();
+    host.stream_rows(table, &mut |row| {
+        logged.remove(&table.row_hash(|c| row.value(c))?);
+        Ok(true)
+    })?;
+    let mut gone: Vec<i64> = logged.into_values().map(|l| l.version).collect();
+    gone.sort_unstable();
+    Ok(Missing { kept: known - gone.len(), gone })
 }
 
 pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize) -> Result<i64> {

@@ -1,23 +1,31 @@
 //! Capture follows the tables' definitions: columns and tables that were added, dropped, renamed or rebuilt.
 //!
 //! Runs at the first sync call after a definition changed, in one transaction. What a changed definition let slip past capture
-//! is found by a reconciliation of that table. Nothing is dropped: the log's entries keep their layouts.
+//! is found by a reconciliation of that table. Nothing is dropped: the log's entries keep their layouts. A table that cannot be followed
+//! is noted (`uncaptured.rs`), so that nobody goes on as if it were.
 
 use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::host::{Host, in_transaction};
+use crate::check::unsupported;
 use crate::reconcile::reconcile_table;
-use crate::state;
+use crate::remade::has_lost_rows;
+use crate::state::{self, State};
 use crate::table::{Column, Definition, Description, Portable, Table};
+use crate::uncaptured::{Cause, Uncaptured};
 use crate::value::ValueRef;
 use std::collections::BTreeMap;
 
 /// Brings capture in line with every tracked table as it is now.
 pub fn refresh(host: &mut dyn Host) -> Result<()> {
     in_transaction(host, |host| {
-        let tables: Vec<i64> = Catalog::load(host)?.tracked().map(|(_, t)| t.id).collect();
-        for id in tables {
-            follow(host, id)?;
+        let before = State::load(host)?.uncaptured;
+        let mut uncaptured = Uncaptured::default();
+        for (_, table) in Catalog::load(host)?.tracked() {
+            uncaptured.set(table, follow(host, table.id, &before)?);
+        }
+        if uncaptured != before {
+            uncaptured.store(host)?;
         }
         settle(host)
     })
@@ -89,12 +97,17 @@ pub fn store_definition(host: &mut dyn Host, table_id: i64, layout: i64, definit
     Ok(())
 }
 
-fn follow(host: &mut dyn Host, id: i64) -> Result<()> {
+/// Brings the capture of one table in line with it; returns why it is off, if it is.
+fn follow(host: &mut dyn Host, id: i64, before: &Uncaptured) -> Result<Option<Cause>> {
     let catalog = Catalog::load(host)?;
-    let Some(table) = catalog.tables.iter().find(|t| t.id == id) else { return Ok(()) };
+    let Some(table) = catalog.tables.iter().find(|t| t.id == id) else { return Ok(None) };
     let capture = host.capture_state(table)?;
-    let Some(table_name) = capture.table_name.clone() else { return Ok(()) };
-    let Some(description) = host.describe(&table_name)? else { return Ok(()) };
+    let Some(table_name) = capture.table_name.clone() else { return Ok(None) };
+    let Some(description) = host.describe(&table_name)? else { return Ok(None) };
+    let is_captured = capture.columns.is_some();
+    if let Some((reason, fix)) = unsupported(&description).filter(|_| !is_captured) {
+        return Ok(Some(Cause::Unsupported(reason, fix)));
+    }
     let renamed = capture.columns.as_deref().map_or_else(Vec::new, |now| renamed_columns(table, now));
     let new_name = |name: &String| {
         renamed.iter().find(|(old, _)| old.eq_ignore_ascii_case(name)).map_or_else(|| name.clone(), |(_, new)| new.clone())
@@ -102,7 +115,7 @@ fn follow(host: &mut dyn Host, id: i64) -> Result<()> {
     let types = table.types.iter().map(|(name, portable)| (new_name(name), *portable)).collect();
     let definition = definition_of(&description, &table.exclude, &types, table.user_triggers);
     if definition.key.len() != description.key.len() || definition.key.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     if !renamed.is_empty() {
         rename_in_layouts(host, table, &renamed)?;
@@ -119,15 +132,18 @@ fn follow(host: &mut dyn Host, id: i64) -> Result<()> {
     let changed = definition.columns != table.columns || definition.key != table.key;
     store_definition(host, id, table.layout, &definition)?;
     if capture.intact && !changed && table_name == table.table_name {
-        return Ok(());
+        return Ok(None);
     }
     let catalog = Catalog::load(host)?;
-    let Some(index) = catalog.tables.iter().position(|t| t.id == id) else { return Ok(()) };
+    let Some(index) = catalog.tables.iter().position(|t| t.id == id) else { return Ok(None) };
+    if has_lost_rows(host, &catalog, index, &capture, before.has_lost_rows(&catalog.tables[index]))? {
+        return Ok(Some(Cause::RowsGone));
+    }
     host.install_capture(&catalog, &catalog.tables[index])?;
     if capture.suspect || added {
         reconcile_table(host, &catalog, index)?;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Columns whose name changed, as (old, new): capture has the same number of columns under other names.

@@ -13,6 +13,7 @@ use crate::log_entry::{Label, LogRange};
 use crate::row_write::{RowFailure, Touched};
 use crate::incoming::Incoming;
 use crate::reconcile::key_of;
+use crate::remade::put_back_all;
 use crate::session::Answer;
 use crate::state::{self, State};
 use crate::table::RowHash;
@@ -23,10 +24,12 @@ use std::collections::{HashMap, HashSet};
 /// Changes applied at a time.
 const CHUNK: i64 = 1000;
 
-/// Sets the cursor to 0 and forgets which server it belonged to. Always true.
+/// Sets the cursor to 0 and forgets which server it belonged to. A table that was dropped and made again gets its rows back from the log
+/// at once. Always true.
 pub fn begin_resync(host: &mut dyn Host) -> Result<bool> {
     State::load(host)?;
     in_transaction(host, |host| {
+        put_back_all(host)?;
         for (key, value) in [
             ("resync", "1"),
             ("last_server_version", "0"),

@@ -11,6 +11,7 @@ use crate::host::Host;
 use crate::newest::NewestEntries;
 use crate::rejection::{QUEUED, Reason, Rejection, WAITS_FOR_PARENT};
 use crate::state::{State, origin_names, origin_number};
+use crate::uncaptured::Uncaptured;
 use crate::unseen::fold;
 use crate::value::ValueRef;
 use serde_json::{Value as Json, json};
@@ -19,6 +20,8 @@ use std::collections::{HashMap, HashSet};
 /// What is known while changes are applied.
 pub struct Session<'s> {
     pub catalog: Catalog,
+    /// The tables whose capture is off.
+    pub uncaptured: Uncaptured,
     strategy: Option<Strategy>,
     /// What was received before is told by its version: nothing arrives twice.
     pub comes_once: bool,
@@ -59,6 +62,7 @@ impl<'s> Session<'s> {
         })?;
         Ok(Session {
             catalog,
+            uncaptured: state.uncaptured.clone(),
             strategy,
             comes_once: true,
             resync: state.resync && kind == BatchKind::Pull,

@@ -4,6 +4,7 @@ use crate::cursor::{Cursor, full_resync};
 use crate::error::{Error, Kind, Result};
 use crate::host::{Host, query_integer};
 use crate::progress;
+use crate::uncaptured::{self, Uncaptured};
 use crate::value::ValueRef;
 use serde_json::json;
 use std::collections::HashMap;
@@ -38,6 +39,8 @@ pub struct State {
     /// Milliseconds.
     pub max_clock_skew: i64,
     pub schema_cookie: i64,
+    /// The tracked tables whose capture is off.
+    pub uncaptured: Uncaptured,
     /// How far the last `sync_with` came, as JSON; empty before the first.
     pub progress: String,
 }
@@ -75,6 +78,7 @@ impl State {
             resync: integer("resync", 0)? != 0,
             max_clock_skew: integer("max_clock_skew", DEFAULT_MAX_CLOCK_SKEW)?,
             schema_cookie: integer("schema_cookie", -1)?,
+            uncaptured: Uncaptured::parse(&text(uncaptured::KEY))?,
             progress: text(progress::KEY),
         })
     }

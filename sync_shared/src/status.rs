@@ -53,9 +53,13 @@ pub fn status(host: &mut dyn Host) -> Result<String> {
             rows = host.count_rows(table)?;
         }
         let (entries, tombstones) = counts[index];
-        per_table.push(json!({
+        let mut summary = json!({
             "table": table.table_name, "name": table.name, "rows": rows, "entries": entries, "tombstones": tombstones,
-        }));
+        });
+        if let Err(error) = state.uncaptured.check(table) {
+            summary["problem"] = Json::String(error.to_string());
+        }
+        per_table.push(summary);
     }
     let head = host.head()?;
     let clients: Vec<Json> = clients(host)?

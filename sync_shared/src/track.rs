@@ -4,18 +4,21 @@ use crate::catalog::Catalog;
 use crate::check::{unsupported, warnings};
 use crate::conflict::Strategy;
 use crate::error::{Error, Kind, Result};
-use crate::host::{Host, in_transaction, query_integer};
+use crate::host::{CaptureState, Host, in_transaction, query_integer};
 use crate::init::init;
 use crate::reconcile::reconcile_table;
 use crate::refresh::{definition_of, settle, store_definition};
+use crate::remade::has_lost_rows;
+use crate::state::State;
 use crate::table::{Description, Portable, Table};
+use crate::uncaptured::Cause;
 use crate::value::ValueRef;
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 
 /// Starts tracking a table, or refreshes capture and options of a tracked one; returns what is tracked as JSON.
 ///
-/// Errors: `TableNotFound`, `UnsupportedTable`, `InvalidArgument`. On an error nothing changed.
+/// Errors: `TableNotFound`, `UnsupportedTable`, `InvalidArgument`, `SchemaMismatch` for a table that has lost its rows. On an error nothing changed.
 pub fn track_table(host: &mut dyn Host, table_name: &str, options: Option<&str>) -> Result<String> {
     let given = parse_options(options)?;
     in_transaction(host, |host| {
@@ -24,8 +27,9 @@ pub fn track_table(host: &mut dyn Host, table_name: &str, options: Option<&str>)
             return Err(Error::new(Kind::UnsupportedTable, format!("{reason}; {fix}")));
         }
         init(host, None)?;
-        let (_, catalog) = Catalog::open(host)?;
+        let (State { uncaptured, .. }, catalog) = Catalog::open(host)?;
         let known = catalog.tables.iter().find(|t| t.table_name.eq_ignore_ascii_case(&description.table_name));
+        known.map_or(Ok(()), |table| uncaptured.check(table))?;
         let wanted = Wanted::new(host, given, known, &description)?;
         if let Some(other) = catalog.tables.iter().find(|t| t.name.eq_ignore_ascii_case(&wanted.name))
             && known.is_none_or(|k| k.id != other.id)
@@ -41,7 +45,7 @@ pub fn track_table(host: &mut dyn Host, table_name: &str, options: Option<&str>)
 /// Stops tracking. Log entries stay and are still served. False if the table was not tracked.
 pub fn untrack_table(host: &mut dyn Host, table_name: &str) -> Result<bool> {
     in_transaction(host, |host| {
-        let (_, catalog) = Catalog::open(host)?;
+        let (State { mut uncaptured, .. }, catalog) = Catalog::open(host)?;
         let index = match catalog.by_name(host, table_name) {
             Ok(index) => index,
             Err(error) if error.kind() == Some(Kind::TableNotTracked) => return Ok(false),
@@ -49,6 +53,8 @@ pub fn untrack_table(host: &mut dyn Host, table_name: &str) -> Result<bool> {
         };
         let table = &catalog.tables[index];
         host.remove_capture(table)?;
+        uncaptured.set(table, None);
+        uncaptured.store(host)?;
         host.execute("UPDATE _sync_tables SET tracked = 0 WHERE table_id = ?1", &[ValueRef::Integer(table.id)])?;
         settle(host)?;
         Ok(true)
@@ -181,6 +187,16 @@ fn apply_tracking(host: &mut dyn Host, description: &Description, known: Option<
     let catalog = Catalog::load(host)?;
     let index = catalog.tables.iter().position(|t| t.id == id).ok_or_else(|| Error::corrupt("a table just tracked"))?;
     let table = &catalog.tables[index];
+    if known.is_some_and(|known| !known.tracked) && wanted.backfill {
+        // Its rows may have been deleted one by one as well: only if none is left this is in doubt.
+        let capture = CaptureState { made_here: false, ..host.capture_state(table)? };
+        if has_lost_rows(host, &catalog, index, &capture, false)? {
+            let mut uncaptured = State::load(host)?.uncaptured;
+            uncaptured.set(table, Some(Cause::RowsGone));
+            uncaptured.store(host)?;
+            return Ok(0);
+        }
+    }
     host.install_capture(&catalog, table)?;
     match (known, wanted.backfill) {
         (_, false) => Ok(0),
@@ -193,7 +209,8 @@ fn answer(host: &mut dyn Host, description: &Description, backfilled: u64) -> Re
     let catalog = Catalog::load(host)?;
     let index = catalog.by_name(host, &description.table_name)?;
     let table = &catalog.tables[index];
-    let warnings: Vec<String> = warnings(description).into_iter().map(|w| format!("{}: {}; {}", w.code, w.message, w.fix)).collect();
+    let mut warnings: Vec<String> = warnings(description).into_iter().map(|w| format!("{}: {}; {}", w.code, w.message, w.fix)).collect();
+    warnings.extend(State::load(host)?.uncaptured.check(table).err().map(|error| error.to_string()));
     Ok(json!({
         "table": table.table_name,
         "name": table.name,

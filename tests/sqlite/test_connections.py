@@ -258,3 +258,22 @@ def test_readers_do_not_stop_an_apply_in_wal_mode(client, open_replica):
     assert reader.rows("Person") == [] and reader.fetch()["changes"] == []
     reader.sql("COMMIT")
     assert reader.rows("Person") == [(1, "a", None)]
+
+
+@pytest.mark.parametrize("columns", ["Id, Name", "Id INTEGER PRIMARY KEY, Name TEXT, Email TEXT"])
+def test_a_temporary_table_of_the_same_name_does_not_take_what_is_synced(server, client, columns):
+    client.sql("INSERT INTO Person VALUES (1, 'Alice', NULL)")
+    client.sync(server)
+    client.sql(f"CREATE TEMP TABLE Person({columns})")
+    client.sql("ALTER TABLE main.Person ADD COLUMN Age INT")
+    server.sql("ALTER TABLE Person ADD COLUMN Age INT")
+    client.sql("UPDATE main.Person SET Age = 41")
+    server.many("INSERT INTO Person VALUES (?, 'x', NULL, 0)", [(id,) for id in range(2, 300)])
+    client.sync(server)
+    server.sql("UPDATE Person SET Name = 'y' WHERE Id = 2")
+    server.sql("DELETE FROM Person WHERE Id = 3")
+    client.sync(server)
+    assert client.track("Person")["columns"] == ["Id", "Name", "Email", "Age"]
+    assert client.sql("SELECT * FROM temp.Person") == [] and client.rejections() == []
+    assert client.sql("SELECT * FROM main.Person ORDER BY Id") == server.rows("Person") and len(server.rows("Person")) == 298
+    assert client.hash("Person") == server.hash("Person")

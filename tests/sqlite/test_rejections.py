@@ -77,6 +77,41 @@ def test_a_row_a_trigger_ignores_is_not_called_applied(make_replica):
     assert items(shop) == [(1, "c", 1)]
 
 
+SOFT_DELETE = """CREATE {} TRIGGER soft_delete BEFORE DELETE ON item WHEN OLD.code <> 'gone'
+BEGIN UPDATE item SET code = 'gone' WHERE id = OLD.id; SELECT raise(IGNORE); END"""
+
+
+@pytest.mark.parametrize("kind", ["", "TEMP"])
+def test_a_delete_that_a_trigger_makes_an_update_of_is_refused_and_the_row_is_as_it_was(make_replica, kind):
+    shop = make_replica("shop", ITEM.format(code="", amount="", kind=""), track=["item"])
+    shop.apply(push(item(1), item(2)))
+    shop.sql(SOFT_DELETE.format(kind))
+    before = len(shop.log())
+    result = shop.apply(push(delete("item", {"id": 1}, at=stamp(minutes=1)), item(3)))
+    assert (result["applied"], result["rejected"]) == (1, 1)
+    assert items(shop) == [(1, "c", 1), (2, "c", 1), (3, "c", 1)]
+    assert [entry["operation"] for entry in shop.log()][before:] == ["insert"]
+    shop.sql("DROP TRIGGER soft_delete")
+    shop.json("SELECT sync_retry()")
+    assert [row[0] for row in items(shop)] == [2, 3] and shop.rejections() == []
+
+
+@pytest.mark.parametrize("columns", ["id INTEGER PRIMARY KEY, amount INT", "id INTEGER PRIMARY KEY, amount INT, own TEXT", "amount INTEGER PRIMARY KEY"])
+def test_a_row_a_trigger_notes_and_ignores_waits_in_the_rejections(make_replica, columns):
+    shop = make_replica("shop", f"CREATE TABLE item({columns})", "CREATE TABLE noted(amount)")
+    shop.track("item", exclude=["own"] if "own" in columns else [])
+    for event in ("INSERT", "UPDATE"):
+        ignore = NO_NEGATIVE.format(event).replace("no_negative", f"no_negative_{event}")
+        shop.sql(ignore.replace("SELECT raise(ABORT, 'negative amount')", "INSERT INTO noted VALUES (NEW.amount); SELECT raise(IGNORE)"))
+    names = [name for name in ("id", "amount") if f"{name} " in columns]
+    key = names[:1]
+    rows = [dict(zip(["id", "amount"], row)) for row in ((1, 1), (2, -2), (3, 3))]
+    result = shop.apply(push(*[insert("item", {name: row[name] for name in names}, key) for row in rows]))
+    assert (result["applied"], result["rejected"]) == (2, 1)
+    assert [row["operation"] for row in shop.rejections()] == ["insert"]
+    assert len(shop.rows("item")) == 2 and shop.rows("noted") == [] and len(shop.log()) == 2
+
+
 def test_one_bad_row_among_a_thousand(make_replica):
     shop = make_replica("shop", ITEM.format(code=" UNIQUE", amount="", kind=""), track=["item"])
     changes = [item(id, code=f"code {id}") for id in range(1, 1001)]

@@ -257,6 +257,14 @@ def test_check_table_finds_text_that_is_not_utf8(make_replica):
     assert any("UTF-8" in finding["message"] and finding["fix"] for finding in findings)
 
 
+def test_check_table_finds_a_temporary_trigger_that_changes_what_is_recorded(server):
+    server.sql("CREATE TEMP TRIGGER noted AFTER INSERT ON Person BEGIN UPDATE other SET n = n + 1; END")
+    assert server.sql("SELECT * FROM sync_check_table('Person')") == []
+    server.sql("CREATE TEMP TRIGGER shouts AFTER INSERT ON Person BEGIN UPDATE Person SET Name = upper(Name) WHERE Id = NEW.Id; END")
+    assert [finding["code"] for finding in server.records("SELECT * FROM sync_check_table('Person')")] == ["TemporaryTrigger"]
+    assert "sync_reconcile" in server.track("Person")["warnings"][0]
+
+
 def test_check_table_says_why_a_table_cannot_be_tracked(make_replica):
     replica = make_replica("new", "CREATE TABLE keyless(a)")
     findings = replica.records("SELECT * FROM sync_check_table('keyless')")
