@@ -31,6 +31,7 @@ mod untracked;
 mod wire;
 mod batch;
 mod change;
+mod change_writer;
 mod fetch;
 mod fetch_local;
 mod payload;

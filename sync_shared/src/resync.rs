@@ -107,9 +107,13 @@ pub fn staged(host: &mut dyn Host, above: i64) -> Result<Option<String>> {
     let mut changes = String::new();
     let sql = "SELECT change FROM _sync_resync_rows WHERE version > ?1 AND change IS NOT NULL ORDER BY version LIMIT ?2";
     host.query(sql, &[ValueRef::Integer(above), ValueRef::Integer(CHUNK)], &mut |row| {
+        let change = row.text(0)?;
+        if !changes.is_empty() && changes.len() + change.len() > FULL_BYTES {
+            return Ok(false);
+        }
         changes.push(if changes.is_empty() { '[' } else { ',' });
-        changes.push_str(row.text(0)?);
-        Ok(changes.len() < FULL_BYTES)
+        changes.push_str(change);
+        Ok(true)
     })?;
     changes.push(']');
     Ok((changes.len() > 1).then_some(changes))
