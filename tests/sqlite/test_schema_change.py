@@ -282,3 +282,53 @@ def test_a_table_that_vanished_is_an_error_when_it_is_sent(server):
     server.sql("DROP TABLE Person")
     with sync_error("TableNotFound"):
         server.apply(push(person(1, "Alice")))
+
+
+# A default that only one side has
+
+
+@pytest.mark.parametrize("first", ["server", "client"])
+def test_a_new_columns_default_on_the_server_reaches_clients_that_have_none(synced, make_replica, first):
+    server, client = synced
+    statements = {server: "ALTER TABLE Person ADD COLUMN Status TEXT DEFAULT 'active'", client: "ALTER TABLE Person ADD COLUMN Status TEXT"}
+    for replica in (server, client) if first == "server" else (client, server):
+        replica.sql(statements[replica])
+        client.sync(server)
+    client.sync(server)
+    new = make_replica("new", PERSON[:-1] + ", Status TEXT)", track=["Person"])
+    new.sync(server)
+    assert equal("Person", server, client, new)
+    new.sql("UPDATE Person SET Name = 'Alicia'")
+    settle(server, new, client)
+    assert server.rows("Person") == [(1, "Alicia", "alice@example.com", "active")]
+    assert equal("Person", server, client, new)
+    assert server.conflicts() == client.conflicts() == new.conflicts() == []
+
+
+def test_a_new_columns_default_wins_over_no_edit(synced):
+    server, client = synced
+    client.sql("UPDATE Person SET Name = 'Alicia'")
+    server.sql("ALTER TABLE Person ADD COLUMN Status TEXT DEFAULT 'active'")
+    settle(server, client)
+    assert server.rows("Person") == [(1, "Alicia", "alice@example.com", "active")]
+    client.sql("ALTER TABLE Person ADD COLUMN Status TEXT")
+    settle(server, client)
+    assert equal("Person", server, client)
+
+
+def test_a_new_columns_default_is_logged_once(server, client):
+    server.sql("INSERT INTO Person VALUES (1, 'Alice', NULL), (2, 'Bob', NULL)")
+    server.sql("ALTER TABLE Person ADD COLUMN Status TEXT DEFAULT 'active'")
+    assert server.fetch()["toVersion"] == 4
+    server.sql("ALTER TABLE Person ADD COLUMN Note TEXT")
+    assert server.fetch()["toVersion"] == 4, "that it is NULL need not be told"
+    assert server.value("SELECT sync_reconcile('Person')") == 0
+    assert [json.loads(change["payload"])["Status"] for change in server.fetch(2)["changes"]] == ["active", "active"]
+
+
+def test_a_client_leaves_a_new_columns_default_to_its_server(synced):
+    server, client = synced
+    alter("ALTER TABLE Person ADD COLUMN Status TEXT DEFAULT 'active'", client, server)
+    assert client.fetch_local()["changes"] == []
+    settle(server, client)
+    assert equal("Person", server, client) and client.conflicts() == server.conflicts() == []
