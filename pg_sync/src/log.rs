@@ -109,10 +109,29 @@ fn visit_row(
         };
         visit(&entry, image.as_deref())
     };
+    let version = number(0).map_or(0, |n| n as i64);
+    let mut visit_row = |pk_value: &str, payload: Option<&str>| match version > table.rekeyed {
+        true => visit_text(pk_value, payload),
+        false => match key_of_now(table, version, payload.unwrap_or(pk_value))? {
+            Some(pk_value) => visit_text(&pk_value, payload),
+            None => Ok(true),
+        },
+    };
     with_text(pk_value, |pk_value| match rows.datum(row, 9) {
-        None => visit_text(pk_value, None),
-        Some(payload) => with_text(payload, |payload| visit_text(pk_value, Some(payload))),
+        None => visit_row(pk_value, None),
+        Some(payload) => with_text(payload, |payload| visit_row(pk_value, Some(payload))),
     })
+}
+
+/// The key, as it is now, of an entry that was made under another; None if it does not name a row by that.
+fn key_of_now(table: &Table, version: i64, json: &str) -> Result<Option<String>> {
+    let stored = Stored::new(table, json);
+    if !table.names_row(version, &stored)? {
+        return Ok(None);
+    }
+    let mut key = String::new();
+    table.write_key(&mut key, |column| Ok(stored.value(column)?.unwrap_or(ValueRef::Null)))?;
+    Ok(Some(key))
 }
 
 fn with_text<T>(datum: pgrx::pg_sys::Datum, read: impl FnOnce(&str) -> Result<T>) -> Result<T> {

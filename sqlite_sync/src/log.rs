@@ -66,6 +66,9 @@ fn visit_row(
         count => earlier_parts(host, version, count - 1)?,
     };
     let stored = Stored { row, earlier, layout };
+    if !table.names_row(version, &stored)? {
+        return Ok(true);
+    }
     let entry = LogEntry {
         version,
         table,

@@ -19,8 +19,8 @@ pub type Fields = Vec<Option<Value>>;
 /// What was found so far, by neighbour and row.
 #[derive(Default)]
 pub struct Ancestors {
-    /// None: the log holds no such version, or it is a delete.
-    known: HashMap<NeighbourRow, Option<Fields>>,
+    /// None: the log holds no such version, or it is a delete. With the id of the row's table.
+    known: HashMap<NeighbourRow, Option<(i64, Fields)>>,
 }
 
 impl Ancestors {
@@ -38,7 +38,7 @@ impl Ancestors {
                     let row = (neighbour.id, hash);
                     let Some(peer) = wanted.get(&row) else { continue };
                     if entry.version <= peer.boundary || peer.knows(entry.origin, entry.via) {
-                        let fields = if entry.operation == Operation::Delete { None } else { Some(fields_of(entry)?) };
+                        let fields = if entry.operation == Operation::Delete { None } else { Some((entry.table.id, fields_of(entry)?)) };
                         self.known.insert(row, fields);
                         wanted.remove(&row);
                     }
@@ -55,12 +55,22 @@ impl Ancestors {
         self.known.contains_key(row)
     }
 
-    /// The last version of a row that a neighbour has seen.
+    /// The last version of a row that a neighbour has seen. A column that was added since has in it what ADD COLUMN gave to the row.
     pub fn of(&mut self, host: &mut dyn Host, catalog: &Catalog, row: NeighbourRow, peer: Peer) -> Result<Option<Fields>> {
         if !self.has(&row) {
             self.find(host, catalog, HashMap::from([(row, peer)]))?;
         }
-        Ok(self.known.get(&row).cloned().flatten())
+        let Some((table, mut fields)) = self.known.get(&row).cloned().flatten() else { return Ok(None) };
+        if let Some(table) = catalog.tables.iter().find(|t| t.id == table).filter(|_| fields.contains(&None)) {
+            fill(&mut fields, &host.column_defaults(table)?);
+        }
+        Ok(Some(fields))
+    }
+}
+
+fn fill(fields: &mut Fields, defaults: &[Value]) {
+    for (field, default) in fields.iter_mut().zip(defaults) {
+        field.get_or_insert_with(|| default.clone());
     }
 }
 

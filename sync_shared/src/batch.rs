@@ -16,7 +16,7 @@ use std::fmt;
 pub const MAX_CHANGES: usize = 10_000;
 /// Most bytes of a batch's text.
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// A fetch closes its batch at this many bytes, so that no batch exceeds [`MAX_BYTES`] but for one huge row.
+/// A fetch closes its batch before it has more bytes than this, but for one larger change by itself. So no batch exceeds [`MAX_BYTES`].
 pub const FULL_BYTES: usize = 32 * 1024 * 1024;
 /// Most marks of a batch.
 pub const MAX_MARKS: usize = 100;

@@ -1,30 +1,29 @@
 //! `sync_fetch_changes` and `sync_changes`: the log as batches for replicas downstream.
 
 use crate::batch::{FULL_BYTES, MAX_CHANGES};
-use crate::canonical::{is_plain, write_escaped, write_string};
+use crate::canonical::write_string;
 use crate::catalog::Catalog;
-use crate::change::{ChangeHead, Operation, write_tail};
+use crate::change::Operation;
+use crate::change_writer::{ChangeWriter, Fit, Oversized};
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::log_entry::{LogEntry, LogRange, LogText};
+use crate::log_entry::{LogEntry, LogRange};
 use crate::receive::received_version;
 use crate::rejection;
 use crate::stamp;
 use crate::state::{State, known_origin, origin_names, parse_origin};
 use crate::table::RowHash;
-use crate::value::{ValueRef, push_hex, write_payload};
-use sha2::{Digest, Sha256};
+use crate::value::push_hex;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-/// Lines are hashed in pieces of about this many bytes.
-const PIECE: usize = 16 * 1024;
-
 /// The changes after `from_version` as a pull batch (JSON), at most `batch_size` of them.
 ///
-/// What `exclude_origin` made or delivered itself is left out, but for changes that won a conflict here.
-/// Errors: `InvalidArgument`, `FullResyncRequired` if the cursor is below the purge horizon and not 0.
+/// What `exclude_origin` made or delivered itself is left out, but for changes that won a conflict here. A row that no batch has room for is
+/// passed once the log has a newer entry of it.
+/// Errors: `InvalidArgument`, `FullResyncRequired` if the cursor is below the purge horizon and not 0, `LimitExceeded` if the next change is of
+/// such a row.
 pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, exclude_origin: Option<&str>) -> Result<String> {
     let (state, catalog) = Catalog::open(host)?;
     let plan = Plan::new(host, (&state, &catalog), from_version, batch_size, exclude_origin)?;
@@ -33,21 +32,49 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
     let mut excluded = String::new();
     let (mut to_version, mut has_more) = (from.version, false);
     let mut to_anchor: Option<(i64, i64)> = None;
-    host.read_log(&catalog, LogRange { upto: head, for_caller: true, ..LogRange::after(from.version) }, &mut |entry| {
-        if plan.hides(entry) {
-            // The cursor passes it.
-        } else if plan.excludes(entry) {
-            write_excluded(&mut excluded, (entry.version, entry.operation, entry.stamp), &entry.row_hash()?);
-        } else if writer.count >= plan.batch_size || writer.out.len() >= FULL_BYTES {
+    loop {
+        let mut oversized: Option<Oversized> = None;
+        host.read_log(&catalog, LogRange { upto: head, for_caller: true, ..LogRange::after(to_version) }, &mut |entry| {
+            if plan.hides(entry) {
+                // The cursor passes it.
+            } else if plan.excludes(entry) {
+                if writer.out.len() + excluded.len() >= FULL_BYTES {
+                    has_more = true;
+                    return Ok(false);
+                }
+                write_excluded(&mut excluded, (entry.version, entry.operation, entry.stamp), &entry.row_hash()?);
+            } else if writer.count >= plan.batch_size {
+                has_more = true;
+                return Ok(false);
+            } else {
+                match writer.write_if_it_fits(entry, None, excluded.len())? {
+                    Fit::Taken => {}
+                    Fit::Full => {
+                        has_more = true;
+                        return Ok(false);
+                    }
+                    Fit::Never(row) => {
+                        oversized = Some(row);
+                        return Ok(false);
+                    }
+                }
+            }
+            to_version = entry.version;
+            to_anchor = Some((entry.origin, entry.stamp));
+            Ok(true)
+        })?;
+        let Some(row) = oversized else { break };
+        if is_superseded(host, &catalog, &row, head)? {
+            // What became of the row follows.
+            to_version = row.version;
+            to_anchor = Some(row.anchor);
+        } else if to_version > from.version {
             has_more = true;
-            return Ok(false);
+            break;
         } else {
-            writer.write(entry, None)?;
+            return Err(row.error());
         }
-        to_version = entry.version;
-        to_anchor = Some((entry.origin, entry.stamp));
-        Ok(true)
-    })?;
+    }
     if !has_more && head > to_version {
         (to_version, to_anchor) = (head, None);
     }
@@ -96,6 +123,16 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
         write!(head_members, ",\"excluded\":[{excluded}]").ok();
     }
     Ok(writer.finish(head_members))
+}
+
+/// Has the log a newer entry of this row?
+fn is_superseded(host: &mut dyn Host, catalog: &Catalog, row: &Oversized, head: i64) -> Result<bool> {
+    let mut found = false;
+    host.read_log(catalog, LogRange { upto: head, newest_first: true, ..LogRange::after(row.version) }, &mut |entry| {
+        found = entry.row_hash()? == row.hash;
+        Ok(!found)
+    })?;
+    Ok(found)
 }
 
 /// Names an entry that is left out of a batch, see ARCHITECTURE.md.
@@ -207,137 +244,6 @@ impl Plan {
             None => false,
         }
     }
-}
-
-/// Writes log entries as the `changes` of a batch, and their hash.
-pub struct ChangeWriter {
-    pub out: String,
-    pub count: usize,
-    pub origins: HashMap<i64, String>,
-    hash: Sha256,
-    /// What is to be hashed next: whole lines.
-    hashed: String,
-    stamp: (i64, String),
-}
-
-impl ChangeWriter {
-    pub fn new(host: &mut dyn Host) -> Result<ChangeWriter> {
-        Ok(ChangeWriter {
-            out: String::with_capacity(64 * 1024),
-            count: 0,
-            origins: origin_names(host)?,
-            hash: Sha256::new(),
-            hashed: String::with_capacity(2 * PIECE),
-            stamp: (i64::MIN, String::new()),
-        })
-    }
-
-    /// Appends an entry. What is hashed is written first, and what is sent is copied from it: neither is formatted twice.
-    /// `seen_version`: as in [`crate::change::Change`].
-    pub fn write(&mut self, entry: &LogEntry<'_>, seen_version: Option<i64>) -> Result<()> {
-        if self.hashed.len() >= PIECE {
-            self.hash.update(self.hashed.as_bytes());
-            self.hashed.clear();
-        }
-        let table = &entry.table.name;
-        self.hashed.push_str(itoa::Buffer::new().format(entry.version));
-        self.hashed.push(':');
-        self.hashed.push_str(table);
-        self.hashed.push(':');
-        let pk = self.hashed.len();
-        entry.write_key(&mut self.hashed).map_err(|e| unreadable(entry, &self.hashed[pk..], e))?;
-        let pk = pk..self.hashed.len();
-        self.hashed.push(':');
-        self.hashed.push_str(entry.operation.lower());
-        self.hashed.push(':');
-        if self.count > 0 {
-            self.out.push(',');
-        }
-        let head = ChangeHead { version: entry.version, table_name: table, operation: entry.operation };
-        head.write(&mut self.out, &self.hashed[pk.clone()]);
-        if entry.operation == Operation::Delete {
-            self.hashed.push_str("null");
-            self.out.push_str("null");
-        } else {
-            self.out.push('"');
-            write_payload_twice(entry, &mut self.hashed, &mut self.out).map_err(|e| unreadable(entry, &self.hashed[pk], e))?;
-            self.out.push('"');
-        }
-        self.hashed.push('\n');
-        if self.stamp.0 != entry.stamp {
-            self.stamp = (entry.stamp, stamp::format(entry.stamp));
-        }
-        let origin = self.origins.get(&entry.origin).map_or("", String::as_str);
-        write_tail(&mut self.out, origin, &self.stamp.1, entry.contested, seen_version);
-        self.count += 1;
-        Ok(())
-    }
-
-    /// The whole batch; `head` is an open object with the members that go before.
-    pub fn finish(mut self, mut head: String) -> String {
-        self.hash.update(self.hashed.as_bytes());
-        head.push_str(",\"hash\":\"");
-        push_hex(&mut head, &self.hash.finalize());
-        head.push_str("\",\"changes\":[");
-        // Moved within its memory: fresh memory for so much text costs more.
-        self.out.insert_str(0, &head);
-        self.out.push_str("]}");
-        self.out
-    }
-}
-
-/// Appends a payload as it is to `plain`, and as it stands in a JSON string to `escaped`.
-fn write_payload_twice(entry: &LogEntry<'_>, plain: &mut String, escaped: &mut String) -> Result<()> {
-    if let Some(LogText { payload: Some(payload), .. }) = entry.text {
-        plain.push_str(payload);
-        write_escaped(escaped, payload);
-        return Ok(());
-    }
-    let mut lead = "{";
-    for (column, definition) in entry.table.columns.iter().enumerate() {
-        let Some(value) = entry.fields.value(column)? else { continue };
-        plain.push_str(lead);
-        escaped.push_str(lead);
-        lead = ",";
-        plain.push_str(&definition.member);
-        escaped.push_str(&entry.table.escaped_members[column]);
-        match value {
-            ValueRef::Text(text) if is_plain(text) => {
-                for (out, quote) in [(&mut *plain, "\""), (&mut *escaped, "\\\"")] {
-                    out.push_str(quote);
-                    out.push_str(text);
-                    out.push_str(quote);
-                }
-            }
-            _ => {
-                let from = plain.len();
-                write_payload(plain, value);
-                write_escaped(escaped, &plain[from..]);
-            }
-        }
-    }
-    let end = if lead == "{" { "{}" } else { "}" };
-    plain.push_str(end);
-    escaped.push_str(end);
-    Ok(())
-}
-
-/// Names the row that cannot be sent.
-fn unreadable(entry: &LogEntry<'_>, pk: &str, mut error: Error) -> Error {
-    if let Error::Sync(error) = &mut error {
-        error.message = format!("version {} of table {:?}, row {pk}: {}", entry.version, entry.table.table_name, error.message);
-    }
-    error
-}
-
-/// Appends what a change adds to the hash of its batch.
-pub fn write_hashed(out: &mut String, version: i64, table: &str, pk: &str, operation: &str, payload: Option<&str>) {
-    out.push_str(itoa::Buffer::new().format(version));
-    for part in [table, pk, operation, payload.unwrap_or("null")] {
-        out.push(':');
-        out.push_str(part);
-    }
-    out.push('\n');
 }
 
 /// Names a log entry so that a log that was rolled back and went on is told from the one a client knew.

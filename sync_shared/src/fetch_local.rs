@@ -2,10 +2,11 @@
 
 use crate::batch::MAX_MARKS;
 use crate::catalog::Catalog;
+use crate::change_writer::{ChangeWriter, Fit};
 use crate::error::{Error, Result};
-use crate::fetch::{ChangeWriter, checked_batch_size};
+use crate::fetch::checked_batch_size;
 use crate::host::{Host, in_transaction, query_integer, query_value};
-use crate::log_entry::LogRange;
+use crate::log_entry::{LogEntry, LogRange};
 use crate::state::{self, State};
 use crate::unseen::{Peer, UPSTREAM, fold};
 use crate::value::{Value, ValueRef};
@@ -13,6 +14,8 @@ use std::fmt::Write as _;
 use uuid::Uuid;
 
 /// The newest entry of every row that the server has not seen, as a push batch (JSON), at most `batch_size` of them.
+///
+/// Errors: `InvalidArgument`, `LimitExceeded` if the first is too large for any batch.
 pub fn fetch_local_changes(host: &mut dyn Host, batch_size: i64) -> Result<String> {
     let batch_size = checked_batch_size(batch_size)?;
     in_transaction(host, |host| {
@@ -22,10 +25,12 @@ pub fn fetch_local_changes(host: &mut dyn Host, batch_size: i64) -> Result<Strin
         let head = host.head()?;
         fold(host, &catalog, &peer)?;
         let mut unseen = unseen_versions(host, (state.last_push_version, head), batch_size + 1)?;
-        let has_more = unseen.len() > batch_size;
+        let all = unseen.len();
         unseen.truncate(batch_size);
         let mut writer = ChangeWriter::new(host)?;
-        write_entries(host, &catalog, &unseen, &mut writer)?;
+        let taken = write_entries(host, &catalog, &unseen, &mut writer)?;
+        unseen.truncate(taken);
+        let has_more = all > taken;
         let to_version = match (has_more, unseen.last()) {
             (true, Some(last)) => last.version,
             _ => head,
@@ -137,22 +142,40 @@ fn unseen_versions(host: &mut dyn Host, (after, upto): (i64, i64), limit: usize)
     Ok(unseen)
 }
 
-/// Writes entries in the order of their versions: in one pass where they lie close together, one by one where they do not.
-fn write_entries(host: &mut dyn Host, catalog: &Catalog, unseen: &[Unseen], writer: &mut ChangeWriter) -> Result<()> {
-    let (Some(first), Some(last)) = (unseen.first(), unseen.last()) else { return Ok(()) };
+/// Writes entries in the order of their versions: in one pass where they lie close together, one by one where they do not. Returns how
+/// many of them are dealt with; the next has no room.
+fn write_entries(host: &mut dyn Host, catalog: &Catalog, unseen: &[Unseen], writer: &mut ChangeWriter) -> Result<usize> {
+    let (Some(first), Some(last)) = (unseen.first(), unseen.last()) else { return Ok(0) };
+    let mut full: Option<usize> = None;
+    let mut write = |entry: &LogEntry<'_>, place: usize| {
+        match writer.write_if_it_fits(entry, unseen[place].seen_version, 0)? {
+            Fit::Taken => return Ok(true),
+            Fit::Never(row) if place == 0 => return Err(row.error()),
+            Fit::Full | Fit::Never(_) => full = Some(place),
+        }
+        Ok(false)
+    };
     if last.version - first.version < 8 * unseen.len() as i64 {
-        let mut wanted = unseen.iter().peekable();
+        let mut wanted = unseen.iter().enumerate().peekable();
         let range = LogRange { upto: last.version, ..LogRange::after(first.version - 1) };
-        return host.read_log(catalog, range, &mut |entry| {
-            if let Some(found) = wanted.next_if(|u| u.version == entry.version) {
-                writer.write(entry, found.seen_version)?;
+        host.read_log(catalog, range, &mut |entry| {
+            while wanted.next_if(|(_, u)| u.version < entry.version).is_some() {}
+            match wanted.next_if(|(_, u)| u.version == entry.version) {
+                Some((place, _)) => write(entry, place),
+                None => Ok(true),
             }
-            Ok(true)
-        });
+        })?;
+        return Ok(full.unwrap_or(unseen.len()));
     }
-    for found in unseen {
-        let range = LogRange::exactly(found.version);
-        host.read_log(catalog, range, &mut |entry| writer.write(entry, found.seen_version).map(|()| true))?;
+    for (place, found) in unseen.iter().enumerate() {
+        let mut room = true;
+        host.read_log(catalog, LogRange::exactly(found.version), &mut |entry| {
+            room = write(entry, place)?;
+            Ok(room)
+        })?;
+        if !room {
+            break;
+        }
     }
-    Ok(())
+    Ok(full.unwrap_or(unseen.len()))
 }

@@ -3,8 +3,8 @@
 use crate::batch::decode_changes;
 use crate::catalog::Catalog;
 use crate::change::Change;
+use crate::change_writer::write_hashed;
 use crate::error::{Error, Kind, Result};
-use crate::fetch::write_hashed;
 use crate::host::Host;
 use crate::table::Table;
 use crate::value::{push_hex, write_canonical};

@@ -33,6 +33,7 @@ mod untracked;
 mod wire;
 mod batch;
 mod change;
+mod change_writer;
 mod fetch;
 mod fetch_local;
 mod payload;

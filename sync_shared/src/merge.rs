@@ -32,7 +32,21 @@ pub fn merge(sides: &Sides<'_>) -> Verdict {
         return last_write(sides);
     }
     let remote_is_newer = last_write(sides) == Verdict::Remote;
-    verdict_of(sides, merge_fields(sides.local_values, sides.remote_values, sides.base, remote_is_newer))
+    let (local, remote) = (completed(sides.local_values, sides.base), completed(sides.remote_values, sides.base));
+    let merged = merge_fields(&local, &remote, sides.base, remote_is_newer);
+    if same_row(&merged, &local) {
+        Verdict::Local
+    } else if same_row(&merged, &remote) {
+        Verdict::Remote
+    } else {
+        Verdict::Merged(Some(merged))
+    }
+}
+
+/// A side that says nothing of a column, for it did not have it then, has not changed it.
+fn completed(side: &[Option<Value>], base: Option<&[Option<Value>]>) -> Vec<Option<Value>> {
+    let known = |column: usize| base.and_then(|base| base[column].clone());
+    side.iter().enumerate().map(|(column, value)| value.clone().or_else(|| known(column))).collect()
 }
 
 /// The fields of two rows, by column; a field that one side says nothing of takes the other's value. Which side is called local makes
@@ -87,16 +101,6 @@ pub fn custom(host: &mut dyn Host, sides: &Sides<'_>) -> Result<Verdict> {
         Ok(bound) => Ok(Verdict::Merged(Some(bound.values))),
         Err(Unbound::Row(_, why)) => Err(failed(why)),
         Err(Unbound::Batch(error)) => Err(failed(error.to_string())),
-    }
-}
-
-fn verdict_of(sides: &Sides<'_>, merged: Vec<Option<Value>>) -> Verdict {
-    if same_row(&merged, sides.local_values) {
-        Verdict::Local
-    } else if same_row(&merged, sides.remote_values) {
-        Verdict::Remote
-    } else {
-        Verdict::Merged(Some(merged))
     }
 }
 

@@ -4,17 +4,22 @@ use crate::catalog::Catalog;
 use crate::change::Operation;
 use crate::error::Result;
 use crate::host::{Host, in_transaction};
-use crate::log_entry::LogRange;
+use crate::log_entry::{Label, LogRange};
 use crate::refresh::settle;
-use crate::state::State;
+use crate::state::{State, origin_number};
 use crate::table::{RowHash, Table};
+use crate::unseen::Peer;
 use crate::value::{Value, ValueRef, write_payload};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
 /// Logs the changes of a table that capture missed; returns how many.
 ///
-/// Memory: about 60 bytes per row of the table.
+/// What ADD COLUMN gave to the rows that were there is a change of theirs as well, unless it is NULL: a replica where the column has another
+/// default would not have it. But nobody edited them, so each is logged with the stamp of what it was, and no edit loses against it. A replica
+/// with a server leaves that to the server, whose values then come to it: else every client would send every row.
+///
+/// Memory: about 80 bytes per row of the table.
 pub fn reconcile(host: &mut dyn Host, table_name: &str) -> Result<i64> {
     let (State { mut uncaptured, .. }, catalog) = Catalog::open(host)?;
     let index = catalog.by_name(host, table_name)?;
@@ -42,8 +47,7 @@ pub struct Missing {
 
 pub fn find_missing(host: &mut dyn Host, catalog: &Catalog, index: usize) -> Result<Missing> {
     let table = &catalog.tables[index];
-    let defaults = host.column_defaults(table)?;
-    let mut logged = newest_logged(host, catalog, table, &defaults)?;
+    let mut logged = NewestLogged::read(host, catalog, table)?.rows;
     logged.retain(|_, l| l.content.is_some());
     let known = logged.len();
     host.stream_rows(table, &mut |row| {
@@ -58,20 +62,34 @@ pub fn find_missing(host: &mut dyn Host, catalog: &Catalog, index: usize) -> Res
 pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize) -> Result<i64> {
     let table = &catalog.tables[index];
     let defaults = host.column_defaults(table)?;
-    let mut logged = newest_logged(host, catalog, table, &defaults)?;
+    let state = State::load(host)?;
+    let told_by_a_server = Peer::known_upstream(host, &state)?.is_some();
+    let mut log = NewestLogged::read(host, catalog, table)?;
     let mut missed: Vec<(Vec<Value>, Operation)> = Vec::new();
+    let mut filled: Vec<(Vec<Value>, i64)> = Vec::new();
     host.stream_rows(table, &mut |row| {
-        let hash = table.row_hash(|c| row.value(c))?;
-        let content = content_hash(table, |c| row.value(c))?;
-        match logged.remove(&hash) {
-            Some(Logged { content: Some(known), .. }) if known == content => {}
-            Some(Logged { content: Some(_), .. }) => missed.push((key_of(table, |c| row.value(c))?, Operation::Update)),
-            _ => missed.push((key_of(table, |c| row.value(c))?, Operation::Insert)),
+        let key = || key_of(table, |c| row.value(c));
+        let Some(Logged { content: Some(known), lacks, stamp, .. }) = log.rows.remove(&table.row_hash(|c| row.value(c))?) else {
+            missed.push((key()?, Operation::Insert));
+            return Ok(true);
+        };
+        let lacks = &log.lacks[lacks];
+        let content = content_hash(table, |c| if lacks.contains(&c) { Ok(None) } else { row.value(c).map(Some) })?;
+        let (mut written, mut given) = (content != known, false);
+        for &column in lacks {
+            let value = row.value(column)?;
+            written |= value != defaults[column].as_ref();
+            given |= value != ValueRef::Null;
+        }
+        if written {
+            missed.push((key()?, Operation::Update));
+        } else if given && !told_by_a_server {
+            filled.push((key()?, stamp));
         }
         Ok(true)
     })?;
     // What is left of the log's rows is gone from the table.
-    let mut gone: Vec<i64> = logged.into_values().filter(|l| l.content.is_some()).map(|l| l.version).collect();
+    let mut gone: Vec<i64> = log.rows.into_values().filter(|l| l.content.is_some()).map(|l| l.version).collect();
     gone.sort_unstable();
     for version in gone {
         host.read_log(catalog, LogRange::exactly(version), &mut |entry| {
@@ -82,7 +100,13 @@ pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize) -> 
     for (key, operation) in &missed {
         host.log_row(table, key, *operation, None)?;
     }
-    Ok(missed.len() as i64)
+    let origin = origin_number(host, &state.origin_id)?;
+    for (key, stamp) in &filled {
+        // Later than what it was, or it would be taken for the same.
+        let label = Label { origin, stamp: stamp.saturating_add(1), via: None, contested: false };
+        host.log_row(table, key, Operation::Update, Some(&label))?;
+    }
+    Ok((missed.len() + filled.len()) as i64)
 }
 
 /// The values of the key's columns, in key order.
@@ -90,35 +114,55 @@ pub fn key_of<'v>(table: &Table, value: impl Fn(usize) -> Result<ValueRef<'v>>) 
     table.key.iter().map(|&c| value(c).map(ValueRef::to_owned)).collect()
 }
 
+/// The newest entries of a table's rows.
+struct NewestLogged {
+    rows: HashMap<RowHash, Logged>,
+    /// Columns that entries lack, for they were added later; the first is none.
+    lacks: Vec<Vec<usize>>,
+}
+
 struct Logged {
     version: i64,
+    stamp: i64,
+    /// Index into `NewestLogged::lacks`.
+    lacks: usize,
     /// None if the newest entry is a delete.
     content: Option<RowHash>,
 }
 
-fn newest_logged(
-    host: &mut dyn Host,
-    catalog: &Catalog,
-    table: &Table,
-    defaults: &[Value],
-) -> Result<HashMap<RowHash, Logged>> {
-    let mut logged = HashMap::new();
-    let range = LogRange { table: Some(table.id), ..LogRange::after(0) };
-    host.read_log(catalog, range, &mut |entry| {
-        let content = match entry.operation {
-            Operation::Delete => None,
-            _ => Some(content_hash(table, |c| Ok(entry.fields.value(c)?.unwrap_or(defaults[c].as_ref())))?),
-        };
-        logged.insert(entry.row_hash()?, Logged { version: entry.version, content });
-        Ok(true)
-    })?;
-    Ok(logged)
+impl NewestLogged {
+    fn read(host: &mut dyn Host, catalog: &Catalog, table: &Table) -> Result<NewestLogged> {
+        let (mut rows, mut lacks) = (HashMap::new(), vec![Vec::new()]);
+        let range = LogRange { table: Some(table.id), ..LogRange::after(0) };
+        host.read_log(catalog, range, &mut |entry| {
+            let mut logged = Logged { version: entry.version, stamp: entry.stamp, lacks: 0, content: None };
+            if entry.operation != Operation::Delete {
+                let mut lacking = Vec::new();
+                for column in 0..table.columns.len() {
+                    if entry.fields.value(column)?.is_none() {
+                        lacking.push(column);
+                    }
+                }
+                logged.content = Some(content_hash(table, |c| entry.fields.value(c))?);
+                logged.lacks = lacks.iter().position(|known| *known == lacking).unwrap_or(lacks.len());
+                if logged.lacks == lacks.len() {
+                    lacks.push(lacking);
+                }
+            }
+            rows.insert(entry.row_hash()?, logged);
+            Ok(true)
+        })?;
+        Ok(NewestLogged { rows, lacks })
+    }
 }
 
-fn content_hash<'v>(table: &Table, value: impl Fn(usize) -> Result<ValueRef<'v>>) -> Result<RowHash> {
+/// Of the columns that have a value.
+fn content_hash<'v>(table: &Table, value: impl Fn(usize) -> Result<Option<ValueRef<'v>>>) -> Result<RowHash> {
     let mut text = String::with_capacity(256);
     for column in 0..table.columns.len() {
-        write_payload(&mut text, value(column)?);
+        if let Some(value) = value(column)? {
+            write_payload(&mut text, value);
+        }
         text.push(',');
     }
     let digest = Sha256::digest(text.as_bytes());

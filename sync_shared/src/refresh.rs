@@ -10,6 +10,7 @@ use crate::host::{Host, in_transaction};
 use crate::check::unsupported;
 use crate::reconcile::reconcile_table;
 use crate::remade::has_lost_rows;
+use crate::resync::begin_resync;
 use crate::state::{self, State};
 use crate::table::{Column, Definition, Description, Portable, Table};
 use crate::uncaptured::{Cause, Uncaptured};
@@ -69,7 +70,26 @@ pub fn definition_of(description: &Description, exclude: &[String], types: &BTre
         nullable_key: description.nullable_key,
         types: types.clone(),
         user_triggers,
+        rekeyed: 0,
     }
+}
+
+/// Would a table get another primary key by this definition? A key whose columns only have other names than before is no other.
+pub fn is_another_key(table: &Table, definition: &Definition, new_name: &dyn Fn(&str) -> String) -> bool {
+    let mut before: Vec<String> = table.key_names().into_iter().map(|name| new_name(name).to_ascii_lowercase()).collect();
+    let mut now: Vec<String> = definition.key.iter().map(|&k| definition.columns[k].name.to_ascii_lowercase()).collect();
+    before.sort_unstable();
+    now.sort_unstable();
+    before != now
+}
+
+/// Rows are told apart by other hashes than before. What was noted by those is found again from the log, and a resync begins again.
+pub fn forget_hashes(host: &mut dyn Host) -> Result<()> {
+    host.execute("UPDATE _sync_peers SET folded_from = ?1", &[ValueRef::Integer(i64::MAX)])?;
+    if State::load(host)?.resync {
+        begin_resync(host)?;
+    }
+    Ok(())
 }
 
 /// Stores a table's definition, with a new layout if its columns changed.
@@ -109,13 +129,18 @@ fn follow(host: &mut dyn Host, id: i64, before: &Uncaptured) -> Result<Option<Ca
         return Ok(Some(Cause::Unsupported(reason, fix)));
     }
     let renamed = capture.columns.as_deref().map_or_else(Vec::new, |now| renamed_columns(table, now));
-    let new_name = |name: &String| {
-        renamed.iter().find(|(old, _)| old.eq_ignore_ascii_case(name)).map_or_else(|| name.clone(), |(_, new)| new.clone())
+    let new_name = |name: &str| {
+        renamed.iter().find(|(old, _)| old.eq_ignore_ascii_case(name)).map_or_else(|| name.to_owned(), |(_, new)| new.clone())
     };
     let types = table.types.iter().map(|(name, portable)| (new_name(name), *portable)).collect();
-    let definition = definition_of(&description, &table.exclude, &types, table.user_triggers);
+    let mut definition = definition_of(&description, &table.exclude, &types, table.user_triggers);
     if definition.key.len() != description.key.len() || definition.key.is_empty() {
         return Ok(None);
+    }
+    let another_key = is_another_key(table, &definition, &new_name);
+    definition.rekeyed = if another_key { host.tip()? } else { table.rekeyed };
+    if another_key || table.key_names().iter().any(|name| new_name(name) != *name) {
+        forget_hashes(host)?;
     }
     if !renamed.is_empty() {
         rename_in_layouts(host, table, &renamed)?;
@@ -140,7 +165,7 @@ fn follow(host: &mut dyn Host, id: i64, before: &Uncaptured) -> Result<Option<Ca
         return Ok(Some(Cause::RowsGone));
     }
     host.install_capture(&catalog, &catalog.tables[index])?;
-    if capture.suspect || added {
+    if capture.suspect || added || another_key {
         reconcile_table(host, &catalog, index)?;
     }
     Ok(None)

@@ -2,7 +2,7 @@
 //!
 //! The newest state of every row that the server sends or leaves out is kept in `_sync_resync_rows`; the last batch applies it all at
 //! once, so nobody sees an older state on the way. Rows that are not among it are gone on the server and are removed, unless they
-//! hold a change that was not pushed.
+//! hold a change that was not pushed, or were never logged.
 
 use crate::batch::FULL_BYTES;
 use crate::catalog::Catalog;
@@ -110,9 +110,13 @@ pub fn staged(host: &mut dyn Host, above: i64) -> Result<Option<String>> {
     let mut changes = String::new();
     let sql = "SELECT change FROM _sync_resync_rows WHERE version > ?1 AND change IS NOT NULL ORDER BY version LIMIT ?2";
     host.query(sql, &[ValueRef::Integer(above), ValueRef::Integer(CHUNK)], &mut |row| {
+        let change = row.text(0)?;
+        if !changes.is_empty() && changes.len() + change.len() > FULL_BYTES {
+            return Ok(false);
+        }
         changes.push(if changes.is_empty() { '[' } else { ',' });
-        changes.push_str(row.text(0)?);
-        Ok(changes.len() < FULL_BYTES)
+        changes.push_str(change);
+        Ok(true)
     })?;
     changes.push(']');
     Ok((changes.len() > 1).then_some(changes))
@@ -181,9 +185,11 @@ fn send_again(host: &mut dyn Host, catalog: &Catalog) -> Result<()> {
     Ok(())
 }
 
-/// Removes the rows that the server does not have, but for those with a change that was not pushed.
+/// Removes the rows that the server does not have, but for those with a change that was not pushed. A row that no entry of the log here
+/// names has never been exchanged: it was there before its table was tracked without a backfill. That the server's log does not name it
+/// either says nothing, so it stays.
 fn remove_gone(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<()> {
-    let mut gone: Vec<(usize, Vec<Value>)> = Vec::new();
+    let mut missing: HashMap<RowHash, (usize, Vec<Value>)> = HashMap::new();
     for (index, table) in catalog.tracked() {
         if host.describe(&table.table_name)?.is_none() {
             continue;
@@ -195,9 +201,16 @@ fn remove_gone(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<()
         })?;
         for (hash, key) in rows {
             if !is_on_server(host, &hash)? && unseen_entry(host, UPSTREAM, &hash)?.is_none() {
-                gone.push((index, key));
+                missing.insert(hash, (index, key));
             }
         }
+    }
+    let mut gone: Vec<(usize, Vec<Value>)> = Vec::new();
+    if !missing.is_empty() {
+        host.read_log(catalog, LogRange::after(0), &mut |entry| {
+            gone.extend(missing.remove(&entry.row_hash()?));
+            Ok(!missing.is_empty())
+        })?;
     }
     remove_rows(host, catalog, peer, gone)
 }

@@ -3,6 +3,7 @@
 use crate::canonical::write_escaped;
 use crate::conflict::Strategy;
 use crate::error::{Error, Result};
+use crate::log_entry::Fields;
 use crate::value::{ValueRef, write_canonical, write_payload};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -167,6 +168,8 @@ pub struct Table {
     pub tracked: bool,
     /// The layout that new log entries have.
     pub layout: i64,
+    /// Up to this version the log's entries were made when the primary key was another one.
+    pub rekeyed: i64,
 }
 
 /// What `c1..cn` of a log entry hold.
@@ -197,6 +200,9 @@ pub struct Definition {
     /// Do applied rows fire the user's triggers?
     #[serde(default = "fires")]
     pub user_triggers: bool,
+    /// As in [`Table`].
+    #[serde(default)]
+    pub rekeyed: i64,
 }
 
 fn fires() -> bool {
@@ -255,7 +261,22 @@ impl Table {
             resolver,
             tracked,
             layout,
+            rekeyed: definition.rekeyed,
         }
+    }
+
+    /// Does a log entry name a row by the primary key of now? One that was made under another key may lack a column of this one: it is as if
+    /// it were not there. What it did to the row was logged once more when the key changed.
+    pub fn names_row(&self, version: i64, fields: &dyn Fields) -> Result<bool> {
+        if version > self.rekeyed {
+            return Ok(true);
+        }
+        for &column in &self.key {
+            if matches!(fields.value(column)?, None | Some(ValueRef::Null)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The column of a name as a batch has it: exactly, else without regard to ASCII case.
@@ -346,6 +367,7 @@ pub mod tests {
             nullable_key: false,
             types: BTreeMap::new(),
             user_triggers: true,
+            rekeyed: 0,
         };
         Table::new((1, 1, true), ("t".to_owned(), "t".to_owned()), definition, (Strategy::default(), None))
     }

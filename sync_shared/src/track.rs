@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::{CaptureState, Host, in_transaction, query_integer};
 use crate::init::init;
 use crate::reconcile::reconcile_table;
-use crate::refresh::{definition_of, settle, store_definition};
+use crate::refresh::{definition_of, forget_hashes, is_another_key, settle, store_definition};
 use crate::remade::has_lost_rows;
 use crate::state::State;
 use crate::table::{Description, Portable, Table};
@@ -158,7 +158,14 @@ impl Wanted {
 }
 
 fn apply_tracking(host: &mut dyn Host, description: &Description, known: Option<&Table>, wanted: &Wanted) -> Result<u64> {
-    let definition = definition_of(description, &wanted.exclude, &wanted.types, wanted.user_triggers);
+    let mut definition = definition_of(description, &wanted.exclude, &wanted.types, wanted.user_triggers);
+    if let Some(table) = known {
+        let another_key = is_another_key(table, &definition, &str::to_owned);
+        definition.rekeyed = if another_key { host.tip()? } else { table.rekeyed };
+        if another_key || !wanted.name.eq_ignore_ascii_case(&table.name) {
+            forget_hashes(host)?;
+        }
+    }
     let (id, layout) = match known {
         Some(table) => (table.id, table.layout),
         None => {

@@ -5,6 +5,9 @@ import time
 
 import pytest
 
+from crafted import let_the_clock_tick
+from replica import settle
+
 SQLITE = "CREATE TABLE Person(Id INTEGER PRIMARY KEY, Name TEXT, Email TEXT)"
 POSTGRES = "CREATE TABLE person(id bigint PRIMARY KEY, name text, email text)"
 MILLISECONDS = 0.005
@@ -237,3 +240,55 @@ def test_a_trigger_that_changes_the_row_tells_its_author(make_server, make_repli
     client.sync(server)
     assert client.value("SELECT Name FROM Person") == "QUIET"
     same(server, client)
+
+
+def test_a_new_columns_default_on_the_server_reaches_clients_that_have_none(server, client, make_replica):
+    server.sql("INSERT INTO person(id, name) VALUES (1, 'Alice'), (2, 'Bob')")
+    client.sync(server)
+    server.sql("ALTER TABLE person ADD COLUMN status text DEFAULT 'active'")
+    client.sql("ALTER TABLE Person ADD COLUMN Status TEXT")
+    client.sync(server)
+    assert client.sql("SELECT Status FROM Person") == [("active",), ("active",)]
+    client.sql("UPDATE Person SET Name = 'Alicia' WHERE Id = 1")
+    settle(server, client)
+    assert server.sql("SELECT name, status FROM person ORDER BY id") == [("Alicia", "active"), ("Bob", "active")]
+    assert server.hash() == client.hash() and server.conflicts() == client.conflicts() == []
+
+
+def test_another_primary_key_goes_on_for_old_and_new_replicas(make_server, make_replica):
+    server = make_server("CREATE TABLE t(id int PRIMARY KEY, v text, code text NOT NULL)", track=["t"])
+    client = make_replica("client", "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT, code TEXT NOT NULL)", track=["t"])
+    server.sql("INSERT INTO t VALUES (1, 'a', 'x'), (2, 'b', 'y'), (3, 'c', 'z')")
+    server.sql("DELETE FROM t WHERE id = 3")
+    client.sync(server)
+    server.sql("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (code)")
+    with client.transaction():
+        client.sql("CREATE TABLE n(id INTEGER, v TEXT, code TEXT PRIMARY KEY NOT NULL)")
+        client.sql("INSERT INTO n SELECT * FROM t")
+        client.sql("DROP TABLE t")
+        client.sql("ALTER TABLE n RENAME TO t")
+    server.sql("UPDATE t SET v = 'server' WHERE code = 'x'")
+    client.sql("UPDATE t SET v = 'client' WHERE code = 'y'")
+    settle(server, client)
+    new = make_replica("new", "CREATE TABLE t(id INTEGER, v TEXT, code TEXT PRIMARY KEY NOT NULL)", track=["t"])
+    settle(server, new, client)
+    assert server.sql("SELECT id, v FROM t ORDER BY id") == [(1, "server"), (2, "client")]
+    assert server.hash() == client.hash() == new.hash()
+
+
+def test_the_server_finds_a_conflict_though_a_key_column_was_renamed(server, client, other):
+    server.sql("INSERT INTO person(id, name) VALUES (1, 'Alice'), (2, 'Bob')")
+    settle(server, client, other)
+    server.sql("UPDATE person SET name = 'server' WHERE id = 1")
+    client.sql("UPDATE Person SET Name = 'Bobby' WHERE Id = 2")
+    client.push(server)
+    let_the_clock_tick()
+    client.sql("UPDATE Person SET Name = 'client' WHERE Id = 1")
+    server.sql("ALTER TABLE person RENAME COLUMN id TO person_id")
+    for replica in (client, other):
+        replica.sql("ALTER TABLE Person RENAME COLUMN Id TO person_id")
+    client.push(server)
+    assert len(server.conflicts()) == 1
+    settle(server, client, other)
+    assert server.value("SELECT name FROM person WHERE person_id = 1") == "client"
+    assert server.hash() == client.hash() == other.hash()

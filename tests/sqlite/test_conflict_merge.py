@@ -190,3 +190,15 @@ def test_a_delete_takes_part_in_a_custom_conflict(custom):
     client.sql("UPDATE Person SET Name = 'kept'")
     settle(server, client, rounds=2)
     assert everywhere(server, client) == [(1, "kept", None)]
+
+
+@pytest.mark.parametrize("first", ["pull", "push"])
+def test_a_column_that_is_newer_than_the_last_common_version_is_merged(merging, first):
+    server, client, _ = merging
+    for replica in (server, client):
+        replica.sql("ALTER TABLE Person ADD COLUMN Note TEXT DEFAULT 'none'")
+    edit((server, "Note = 'set on the server'"), (client, "Email = 'new@example.com'"))
+    client.pull(server) if first == "pull" else client.push(server)
+    settle(server, client, rounds=2)
+    assert server.sql("SELECT Email, Note FROM Person") == [("new@example.com", "set on the server")]
+    assert server.hash() == client.hash()

@@ -205,3 +205,129 @@ def test_a_repaired_row_frees_the_stream_again(server, client):
     server.sql("SELECT sync_compact()")
     client.pull(server)
     assert client.rows("Person") == [(77, "fine", None)]
+
+
+# Bytes
+
+MEGABYTE = 1_000_000
+FULL_BYTES = 32 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024
+
+
+@pytest.fixture
+def photos(make_pair):
+    """A server and a client with photos, which take twice their bytes in a batch."""
+    return make_pair("CREATE TABLE photo(id INTEGER PRIMARY KEY, data BLOB)", track=["photo"])
+
+
+def take(replica, *megabytes, first=1):
+    replica.many(
+        "INSERT INTO photo VALUES (?, zeroblob(?))",
+        [(first + place, size * MEGABYTE) for place, size in enumerate(megabytes)],
+    )
+
+
+def pulled(server, client):
+    """What the client's pull brings, batch by batch: the keys, and whether more follows."""
+    found, more = [], True
+    while more:
+        text = server.fetch_text(client.cursor, 1000, client.origin)
+        assert len(text) <= MAX_BYTES
+        client.apply(text)
+        batch = json.loads(text)
+        more = batch["hasMore"]
+        found.append(([json.loads(change["pkValue"])["id"] for change in batch["changes"]], more))
+    return found
+
+
+def pushed(client, server):
+    """As `pulled`."""
+    found, more = [], True
+    while more:
+        text = client.fetch_local_text()
+        assert len(text) <= MAX_BYTES
+        server.apply(text)
+        batch = json.loads(text)
+        client.acknowledge(batch["toVersion"])
+        more = batch["hasMore"]
+        found.append(([json.loads(change["pkValue"])["id"] for change in batch["changes"]], more))
+    return found
+
+
+def test_a_pull_is_closed_before_it_has_too_many_bytes(photos):
+    server, client = photos
+    take(server, 7, 7, 7, 20, 7)
+    assert pulled(server, client) == [([1, 2], True), ([3], True), ([4], True), ([5], False)]
+    assert client.hash() == server.hash()
+
+
+def test_a_push_is_closed_before_it_has_too_many_bytes(photos):
+    server, client = photos
+    take(client, 7, 7, 7, 20, 7)
+    assert pushed(client, server) == [([1, 2], True), ([3], True), ([4], True), ([5], False)]
+    assert client.hash() == server.hash()
+
+
+def test_a_push_of_few_rows_of_a_long_log_is_closed_in_the_same_way(photos):
+    server, client = photos
+    take(client, 7, first=1)
+    client.many("UPDATE photo SET data = zeroblob(?) WHERE id = 1", [(size,) for size in range(50)])
+    take(client, 7, 7, 7, first=2)
+    client.many("UPDATE photo SET data = zeroblob(?) WHERE id = 1", [(size,) for size in range(50)])
+    assert pushed(client, server) == [([2, 3], True), ([4, 1], False)]
+
+
+def test_a_resync_takes_large_rows_one_after_the_other(photos):
+    server, client = photos
+    take(server, 10, 17, 17)
+    client.sql("SELECT sync_begin_resync()")
+    client.pull(server)
+    assert client.hash() == server.hash()
+
+
+def test_a_row_that_no_batch_has_room_for_is_named_where_it_is_next(photos):
+    server, client = photos
+    for sender, receiver, exchange, fetch in (
+        (server, client, pulled, lambda: server.fetch(client.cursor, 1000, client.origin)),
+        (client, server, lambda receiver, sender: pushed(sender, receiver), client.fetch_local),
+    ):
+        take(sender, 1, 34, 1)
+        with sync_error("LimitExceeded") as error:
+            exchange(*((sender, receiver) if sender is server else (receiver, sender)))
+        assert '"photo"' in error.message and '{"id":2}' in error.message
+        assert receiver.sql("SELECT id FROM photo") == [(1,)], "what comes before it has arrived"
+        with sync_error("LimitExceeded"):
+            fetch()
+        sender.sql("DELETE FROM photo WHERE id <> 1")
+        sender.sql("INSERT INTO photo VALUES (4, x'00')")
+        sender.sync(receiver) if sender is client else receiver.sync(sender)
+        assert receiver.sql("SELECT id FROM photo") == [(1,), (4,)], "what was deleted is passed"
+        sender.sql("DELETE FROM photo")
+        sender.sync(receiver) if sender is client else receiver.sync(sender)
+
+
+def test_a_row_that_was_made_smaller_is_passed(photos):
+    server, client = photos
+    take(server, 34, 1)
+    server.sql("UPDATE photo SET data = x'00' WHERE id = 1")
+    assert pulled(server, client) == [([2, 1], False)]
+    assert client.hash() == server.hash()
+
+
+def test_a_batch_is_closed_as_well_by_what_it_leaves_out(server, client):
+    client.sql("INSERT INTO Person VALUES (1, 'Alice', NULL)")
+    client.sync(server)
+    rows = 600_000
+    server.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO Person SELECT i, '', NULL FROM n", rows
+    )
+    # As if the client had pushed them.
+    server.sql("UPDATE _sync_log_data SET origin = (SELECT id FROM _sync_origins WHERE origin = ?)", client.origin)
+    server.sql("INSERT INTO Person VALUES (0, 'Zoe', NULL)")
+    first = server.fetch_text(0, 1, client.origin)
+    assert len(first) < FULL_BYTES + 1000
+    first = json.loads(first)
+    assert first["hasMore"] and first["changes"] == [] and 0 < first["toVersion"] < rows
+    second = server.fetch(first["toVersion"], 1, client.origin)
+    assert not second["hasMore"] and len(second["changes"]) == 1
+    assert len(first["excluded"]) + len(second["excluded"]) == rows

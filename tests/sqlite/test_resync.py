@@ -403,3 +403,22 @@ def test_a_resync_takes_what_the_server_has_made_of_a_row_whose_push_waits_there
     server.json("SELECT sync_retry()")
     settle(server, client)
     assert client.rows("item") == server.rows("item") == [(1, 5)]
+
+
+# Rows that were there before tracking
+
+
+def test_a_resync_keeps_rows_that_were_never_logged(make_replica):
+    server, client = (make_replica(name, PERSON, "INSERT INTO Person VALUES (1, 'seed', NULL), (2, 'seed', NULL)") for name in ("server", "client"))
+    client.sql("INSERT INTO Person VALUES (3, 'only here', NULL)")
+    for replica in (server, client):
+        replica.track("Person", backfill=False)
+    server.sql("UPDATE Person SET Name = 'server' WHERE Id = 1")
+    client.sync(server)
+    begin_resync(client)
+    client.sync(server)
+    assert client.rows("Person") == [(1, "server", None), (2, "seed", None), (3, "only here", None)]
+    server.sql("DELETE FROM Person WHERE Id = 2")
+    begin_resync(client)
+    client.sync(server)
+    assert ids(client) == [1, 3], "what the server has deleted is gone"
