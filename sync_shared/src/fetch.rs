@@ -12,10 +12,11 @@ use crate::receive::received_version;
 use crate::rejection;
 use crate::stamp;
 use crate::state::{State, known_origin, origin_names, parse_origin};
+use crate::superseded::without_unreadable;
 use crate::table::RowHash;
 use crate::value::{ValueRef, push_hex, write_payload};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 /// Lines are hashed in pieces of about this many bytes.
@@ -29,25 +30,9 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
     let (state, catalog) = Catalog::open(host)?;
     let plan = Plan::new(host, (&state, &catalog), from_version, batch_size, exclude_origin)?;
     let (from, head) = (plan.from, host.head()?);
-    let mut writer = ChangeWriter::new(host)?;
-    let mut excluded = String::new();
-    let (mut to_version, mut has_more) = (from.version, false);
-    let mut to_anchor: Option<(i64, i64)> = None;
-    host.read_log(&catalog, LogRange { upto: head, for_caller: true, ..LogRange::after(from.version) }, &mut |entry| {
-        if plan.hides(entry) {
-            // The cursor passes it.
-        } else if plan.excludes(entry) {
-            write_excluded(&mut excluded, (entry.version, entry.operation, entry.stamp), &entry.row_hash()?);
-        } else if writer.count >= plan.batch_size || writer.out.len() >= FULL_BYTES {
-            has_more = true;
-            return Ok(false);
-        } else {
-            writer.write(entry, None)?;
-        }
-        to_version = entry.version;
-        to_anchor = Some((entry.origin, entry.stamp));
-        Ok(true)
-    })?;
+    let range = LogRange { upto: head, for_caller: true, ..LogRange::after(from.version) };
+    let Sent { writer, mut excluded, mut to_version, has_more, mut to_anchor } =
+        without_unreadable(host, &catalog, from.version, |host, superseded| send(host, &catalog, &plan, range, superseded))?;
     if !has_more && head > to_version {
         (to_version, to_anchor) = (head, None);
     }
@@ -98,6 +83,39 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
     Ok(writer.finish(head_members))
 }
 
+/// What of the log goes into a batch.
+struct Sent {
+    writer: ChangeWriter,
+    excluded: String,
+    to_version: i64,
+    has_more: bool,
+    /// Origin and stamp of the entry at `to_version`.
+    to_anchor: Option<(i64, i64)>,
+}
+
+fn send(host: &mut dyn Host, catalog: &Catalog, plan: &Plan, range: LogRange, superseded: &HashSet<i64>) -> Result<Sent> {
+    let mut writer = ChangeWriter::new(host)?;
+    let mut excluded = String::new();
+    let (mut to_version, mut has_more) = (range.after, false);
+    let mut to_anchor: Option<(i64, i64)> = None;
+    host.read_log(catalog, range, &mut |entry| {
+        if plan.hides(entry) || superseded.contains(&entry.version) {
+            // The cursor passes it.
+        } else if plan.excludes(entry) {
+            write_excluded(&mut excluded, (entry.version, entry.operation, entry.stamp), &entry.row_hash()?);
+        } else if writer.count >= plan.batch_size || writer.out.len() >= FULL_BYTES {
+            has_more = true;
+            return Ok(false);
+        } else {
+            writer.write(entry, None)?;
+        }
+        to_version = entry.version;
+        to_anchor = Some((entry.origin, entry.stamp));
+        Ok(true)
+    })?;
+    Ok(Sent { writer, excluded, to_version, has_more, to_anchor })
+}
+
 /// Names an entry that is left out of a batch, see ARCHITECTURE.md.
 fn write_excluded(out: &mut String, (version, operation, stamp): (i64, Operation, i64), row: &RowHash) {
     if !out.is_empty() {
@@ -130,28 +148,30 @@ pub fn visit_changes(
     let (state, catalog) = Catalog::open(host)?;
     let plan = Plan::new(host, (&state, &catalog), from_version, batch_size, exclude_origin)?;
     let origins = origin_names(host)?;
-    let mut count = 0;
+    let (mut count, mut shown) = (0, plan.from.version);
     let head = host.head()?;
-    host.read_log(&catalog, LogRange { upto: head, for_caller: true, ..LogRange::after(plan.from.version) }, &mut |entry| {
-        if plan.hides(entry) || plan.excludes(entry) {
-            return Ok(true);
-        }
-        let mut change = VisibleChange {
-            version: entry.version,
-            table_name: &entry.table.name,
-            pk_value: String::new(),
-            operation: entry.operation.lower(),
-            payload: None,
-            origin: origins.get(&entry.origin).map_or("", String::as_str),
-            timestamp: stamp::format(entry.stamp),
-        };
-        entry.write_key(&mut change.pk_value)?;
-        if entry.operation != Operation::Delete {
-            entry.write_payload(change.payload.insert(String::new()))?;
-        }
-        visit(change);
-        count += 1;
-        Ok(count < plan.batch_size)
+    without_unreadable(host, &catalog, plan.from.version, |host, superseded| {
+        host.read_log(&catalog, LogRange { upto: head, for_caller: true, ..LogRange::after(shown) }, &mut |entry| {
+            if plan.hides(entry) || plan.excludes(entry) || superseded.contains(&entry.version) {
+                return Ok(true);
+            }
+            let mut change = VisibleChange {
+                version: entry.version,
+                table_name: &entry.table.name,
+                pk_value: String::new(),
+                operation: entry.operation.lower(),
+                payload: None,
+                origin: origins.get(&entry.origin).map_or("", String::as_str),
+                timestamp: stamp::format(entry.stamp),
+            };
+            entry.write_key(&mut change.pk_value)?;
+            if entry.operation != Operation::Delete {
+                entry.write_payload(change.payload.insert(String::new()))?;
+            }
+            visit(change);
+            (count, shown) = (count + 1, entry.version);
+            Ok(count < plan.batch_size)
+        })
     })
 }
 

@@ -7,6 +7,7 @@ use crate::fetch::{ChangeWriter, checked_batch_size};
 use crate::host::{Host, in_transaction, query_integer, query_value};
 use crate::log_entry::LogRange;
 use crate::state::{self, State};
+use crate::superseded::without_unreadable;
 use crate::unseen::{Peer, UPSTREAM, fold};
 use crate::value::{Value, ValueRef};
 use std::fmt::Write as _;
@@ -24,8 +25,12 @@ pub fn fetch_local_changes(host: &mut dyn Host, batch_size: i64) -> Result<Strin
         let mut unseen = unseen_versions(host, (state.last_push_version, head), batch_size + 1)?;
         let has_more = unseen.len() > batch_size;
         unseen.truncate(batch_size);
-        let mut writer = ChangeWriter::new(host)?;
-        write_entries(host, &catalog, &unseen, &mut writer)?;
+        let writer = without_unreadable(host, &catalog, state.last_push_version, |host, superseded| {
+            let needed: Vec<Unseen> = unseen.iter().filter(|u| !superseded.contains(&u.version)).copied().collect();
+            let mut writer = ChangeWriter::new(host)?;
+            write_entries(host, &catalog, &needed, &mut writer)?;
+            Ok(writer)
+        })?;
         let to_version = match (has_more, unseen.last()) {
             (true, Some(last)) => last.version,
             _ => head,
@@ -113,6 +118,7 @@ fn marks_since(host: &mut dyn Host, above: i64, upto: i64) -> Result<String> {
 }
 
 /// An entry that the server has not seen.
+#[derive(Clone, Copy)]
 struct Unseen {
     version: i64,
     /// Below the first of the server's entries of the row that wait here.

@@ -35,6 +35,7 @@ mod batch;
 mod change;
 mod fetch;
 mod fetch_local;
+mod superseded;
 mod payload;
 
 mod admit;

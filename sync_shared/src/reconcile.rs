@@ -7,6 +7,7 @@ use crate::host::{Host, in_transaction};
 use crate::log_entry::LogRange;
 use crate::refresh::settle;
 use crate::state::State;
+use crate::superseded::is_unreadable;
 use crate::table::{RowHash, Table};
 use crate::value::{Value, ValueRef, write_payload};
 use sha2::{Digest, Sha256};
@@ -47,7 +48,7 @@ pub fn find_missing(host: &mut dyn Host, catalog: &Catalog, index: usize) -> Res
     logged.retain(|_, l| l.content.is_some());
     let known = logged.len();
     host.stream_rows(table, &mut |row| {
-        logged.remove(&table.row_hash(|c| row.value(c))?);
+        readable(table.row_hash(|c| row.value(c)))?.and_then(|hash| logged.remove(&hash));
         Ok(true)
     })?;
     let mut gone: Vec<i64> = logged.into_values().map(|l| l.version).collect();
@@ -61,7 +62,7 @@ pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize) -> 
     let mut logged = newest_logged(host, catalog, table, &defaults)?;
     let mut missed: Vec<(Vec<Value>, Operation)> = Vec::new();
     host.stream_rows(table, &mut |row| {
-        let hash = table.row_hash(|c| row.value(c))?;
+        let Some(hash) = readable(table.row_hash(|c| row.value(c)))? else { return Ok(true) };
         let content = content_hash(table, |c| row.value(c))?;
         match logged.remove(&hash) {
             Some(Logged { content: Some(known), .. }) if known == content => {}
@@ -75,7 +76,7 @@ pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize) -> 
     gone.sort_unstable();
     for version in gone {
         host.read_log(catalog, LogRange::exactly(version), &mut |entry| {
-            missed.push((key_of(table, |c| entry.key_value(c))?, Operation::Delete));
+            missed.extend(readable(key_of(table, |c| entry.key_value(c)))?.map(|key| (key, Operation::Delete)));
             Ok(true)
         })?;
     }
@@ -88,6 +89,14 @@ pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize) -> 
 /// The values of the key's columns, in key order.
 pub fn key_of<'v>(table: &Table, value: impl Fn(usize) -> Result<ValueRef<'v>>) -> Result<Vec<Value>> {
     table.key.iter().map(|&c| value(c).map(ValueRef::to_owned)).collect()
+}
+
+/// None for what a text that is not valid UTF-8 makes an error.
+fn readable<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if is_unreadable(&error) => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 struct Logged {
@@ -115,10 +124,14 @@ fn newest_logged(
     Ok(logged)
 }
 
+/// One text that cannot be read is taken for another: what was missed of them nobody else can have.
 fn content_hash<'v>(table: &Table, value: impl Fn(usize) -> Result<ValueRef<'v>>) -> Result<RowHash> {
     let mut text = String::with_capacity(256);
     for column in 0..table.columns.len() {
-        write_payload(&mut text, value(column)?);
+        match readable(value(column))? {
+            Some(value) => write_payload(&mut text, value),
+            None => text.push('?'),
+        }
         text.push(',');
     }
     let digest = Sha256::digest(text.as_bytes());
