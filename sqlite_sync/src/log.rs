@@ -27,6 +27,11 @@ impl Fields for Stored<'_, '_> {
             None => self.row.value(LEAD + slot).map(Some),
         }
     }
+
+    fn unreadable(&self, column: usize) -> Option<&[u8]> {
+        let place = self.layout.places[column].filter(|place| place / PART_WIDTH == self.earlier.len())?;
+        self.row.unreadable(LEAD + place % PART_WIDTH)
+    }
 }
 
 pub fn read_log(

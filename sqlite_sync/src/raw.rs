@@ -130,6 +130,23 @@ pub struct RawRow<'r> {
     statement: &'r RawStatement<'r>,
 }
 
+impl RawRow<'_> {
+    /// The bytes of a text that is not valid UTF-8; None for any other value.
+    pub fn unreadable(&self, column: usize) -> Option<&[u8]> {
+        let column = c_int::try_from(column).ok()?;
+        // SAFETY: as in `value`.
+        let bytes = unsafe {
+            let value = ffi::sqlite3_column_value(self.statement.handle.as_ptr(), column);
+            let text = if ffi::sqlite3_value_type(value) == ffi::SQLITE_TEXT { ffi::sqlite3_value_text(value) } else { std::ptr::null() };
+            if text.is_null() {
+                return None;
+            }
+            std::slice::from_raw_parts(text, usize::try_from(ffi::sqlite3_value_bytes(value)).ok()?)
+        };
+        std::str::from_utf8(bytes).is_err().then_some(bytes)
+    }
+}
+
 impl Row for RawRow<'_> {
     /// Text that is not valid UTF-8 is an error.
     fn value(&self, column: usize) -> Result<ValueRef<'_>> {

@@ -13,6 +13,7 @@ use crate::row_write::{RowFailure, Target, Touched, Written};
 use crate::plan::{Action, Plan, find_ancestors, find_entries, plan};
 use crate::rejection::{NeighbourRow, QUEUED, Reason, WAITS_FOR_PARENT};
 use crate::session::Session;
+use crate::superseded::is_unreadable;
 use crate::table::RowHash;
 use crate::unseen::{forget, mark_won, note_caused};
 use std::collections::{HashMap, HashSet};
@@ -116,7 +117,11 @@ impl<'i, 'a> Attempt<'i, 'a> {
     pub fn try_item(&mut self, host: &mut dyn Host, session: &mut Session<'_>, index: usize) -> Result<Outcome> {
         let items = self.items;
         let item = &items[index];
-        let mut plan = plan(host, session, item, &items[index + 1..])?;
+        let mut plan = match plan(host, session, item, &items[index + 1..]) {
+            // A row that cannot be read here holds up what comes for it, and nothing else.
+            Err(error) if is_unreadable(&error) => return Ok(Outcome::Waits(Reason::new("TypeMismatch", error.to_string()))),
+            plan => plan?,
+        };
         let written = loop {
             match write(host, session, item, &plan) {
                 Ok(written) => break written,

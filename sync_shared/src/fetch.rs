@@ -13,9 +13,10 @@ use crate::receive::received_version;
 use crate::rejection;
 use crate::stamp;
 use crate::state::{State, known_origin, origin_names, parse_origin};
+use crate::superseded::without_unreadable;
 use crate::table::RowHash;
 use crate::value::push_hex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 /// The changes after `from_version` as a pull batch (JSON), at most `batch_size` of them.
@@ -28,53 +29,8 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
     let (state, catalog) = Catalog::open(host)?;
     let plan = Plan::new(host, (&state, &catalog), from_version, batch_size, exclude_origin)?;
     let (from, head) = (plan.from, host.head()?);
-    let mut writer = ChangeWriter::new(host)?;
-    let mut excluded = String::new();
-    let (mut to_version, mut has_more) = (from.version, false);
-    let mut to_anchor: Option<(i64, i64)> = None;
-    loop {
-        let mut oversized: Option<Oversized> = None;
-        host.read_log(&catalog, LogRange { upto: head, for_caller: true, ..LogRange::after(to_version) }, &mut |entry| {
-            if plan.hides(entry) {
-                // The cursor passes it.
-            } else if plan.excludes(entry) {
-                if writer.out.len() + excluded.len() >= FULL_BYTES {
-                    has_more = true;
-                    return Ok(false);
-                }
-                write_excluded(&mut excluded, (entry.version, entry.operation, entry.stamp), &entry.row_hash()?);
-            } else if writer.count >= plan.batch_size {
-                has_more = true;
-                return Ok(false);
-            } else {
-                match writer.write_if_it_fits(entry, None, excluded.len())? {
-                    Fit::Taken => {}
-                    Fit::Full => {
-                        has_more = true;
-                        return Ok(false);
-                    }
-                    Fit::Never(row) => {
-                        oversized = Some(row);
-                        return Ok(false);
-                    }
-                }
-            }
-            to_version = entry.version;
-            to_anchor = Some((entry.origin, entry.stamp));
-            Ok(true)
-        })?;
-        let Some(row) = oversized else { break };
-        if is_superseded(host, &catalog, &row, head)? {
-            // What became of the row follows.
-            to_version = row.version;
-            to_anchor = Some(row.anchor);
-        } else if to_version > from.version {
-            has_more = true;
-            break;
-        } else {
-            return Err(row.error());
-        }
-    }
+    let Sent { writer, mut excluded, mut to_version, has_more, mut to_anchor } =
+        without_unreadable(host, &catalog, from.version, |host, superseded| send(host, &catalog, &plan, head, superseded))?;
     if !has_more && head > to_version {
         (to_version, to_anchor) = (head, None);
     }
@@ -125,6 +81,64 @@ pub fn fetch_changes(host: &mut dyn Host, from_version: i64, batch_size: i64, ex
     Ok(writer.finish(head_members))
 }
 
+/// What of the log goes into a batch.
+struct Sent {
+    writer: ChangeWriter,
+    excluded: String,
+    to_version: i64,
+    has_more: bool,
+    /// Origin and stamp of the entry at `to_version`.
+    to_anchor: Option<(i64, i64)>,
+}
+
+fn send(host: &mut dyn Host, catalog: &Catalog, plan: &Plan, head: i64, superseded: &HashSet<i64>) -> Result<Sent> {
+    let from = plan.from.version;
+    let mut sent = Sent { writer: ChangeWriter::new(host)?, excluded: String::new(), to_version: from, has_more: false, to_anchor: None };
+    loop {
+        let mut oversized: Option<Oversized> = None;
+        host.read_log(catalog, LogRange { upto: head, for_caller: true, ..LogRange::after(sent.to_version) }, &mut |entry| {
+            if plan.hides(entry) || superseded.contains(&entry.version) {
+                // The cursor passes it.
+            } else if plan.excludes(entry) {
+                if sent.writer.out.len() + sent.excluded.len() >= FULL_BYTES {
+                    sent.has_more = true;
+                    return Ok(false);
+                }
+                write_excluded(&mut sent.excluded, (entry.version, entry.operation, entry.stamp), &entry.row_hash()?);
+            } else if sent.writer.count >= plan.batch_size {
+                sent.has_more = true;
+                return Ok(false);
+            } else {
+                match sent.writer.write_if_it_fits(entry, None, sent.excluded.len())? {
+                    Fit::Taken => {}
+                    Fit::Full => {
+                        sent.has_more = true;
+                        return Ok(false);
+                    }
+                    Fit::Never(row) => {
+                        oversized = Some(row);
+                        return Ok(false);
+                    }
+                }
+            }
+            sent.to_version = entry.version;
+            sent.to_anchor = Some((entry.origin, entry.stamp));
+            Ok(true)
+        })?;
+        let Some(row) = oversized else { return Ok(sent) };
+        if is_superseded(host, catalog, &row, head)? {
+            // What became of the row follows.
+            sent.to_version = row.version;
+            sent.to_anchor = Some(row.anchor);
+        } else if sent.to_version > from {
+            sent.has_more = true;
+            return Ok(sent);
+        } else {
+            return Err(row.error());
+        }
+    }
+}
+
 /// Has the log a newer entry of this row?
 fn is_superseded(host: &mut dyn Host, catalog: &Catalog, row: &Oversized, head: i64) -> Result<bool> {
     let mut found = false;
@@ -167,28 +181,30 @@ pub fn visit_changes(
     let (state, catalog) = Catalog::open(host)?;
     let plan = Plan::new(host, (&state, &catalog), from_version, batch_size, exclude_origin)?;
     let origins = origin_names(host)?;
-    let mut count = 0;
+    let (mut count, mut shown) = (0, plan.from.version);
     let head = host.head()?;
-    host.read_log(&catalog, LogRange { upto: head, for_caller: true, ..LogRange::after(plan.from.version) }, &mut |entry| {
-        if plan.hides(entry) || plan.excludes(entry) {
-            return Ok(true);
-        }
-        let mut change = VisibleChange {
-            version: entry.version,
-            table_name: &entry.table.name,
-            pk_value: String::new(),
-            operation: entry.operation.lower(),
-            payload: None,
-            origin: origins.get(&entry.origin).map_or("", String::as_str),
-            timestamp: stamp::format(entry.stamp),
-        };
-        entry.write_key(&mut change.pk_value)?;
-        if entry.operation != Operation::Delete {
-            entry.write_payload(change.payload.insert(String::new()))?;
-        }
-        visit(change);
-        count += 1;
-        Ok(count < plan.batch_size)
+    without_unreadable(host, &catalog, plan.from.version, |host, superseded| {
+        host.read_log(&catalog, LogRange { upto: head, for_caller: true, ..LogRange::after(shown) }, &mut |entry| {
+            if plan.hides(entry) || plan.excludes(entry) || superseded.contains(&entry.version) {
+                return Ok(true);
+            }
+            let mut change = VisibleChange {
+                version: entry.version,
+                table_name: &entry.table.name,
+                pk_value: String::new(),
+                operation: entry.operation.lower(),
+                payload: None,
+                origin: origins.get(&entry.origin).map_or("", String::as_str),
+                timestamp: stamp::format(entry.stamp),
+            };
+            entry.write_key(&mut change.pk_value)?;
+            if entry.operation != Operation::Delete {
+                entry.write_payload(change.payload.insert(String::new()))?;
+            }
+            visit(change);
+            (count, shown) = (count + 1, entry.version);
+            Ok(count < plan.batch_size)
+        })
     })
 }
 

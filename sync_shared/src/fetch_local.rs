@@ -8,6 +8,7 @@ use crate::fetch::checked_batch_size;
 use crate::host::{Host, in_transaction, query_integer, query_value};
 use crate::log_entry::{LogEntry, LogRange};
 use crate::state::{self, State};
+use crate::superseded::without_unreadable;
 use crate::unseen::{Peer, UPSTREAM, fold};
 use crate::value::{Value, ValueRef};
 use std::fmt::Write as _;
@@ -27,14 +28,16 @@ pub fn fetch_local_changes(host: &mut dyn Host, batch_size: i64) -> Result<Strin
         let mut unseen = unseen_versions(host, (state.last_push_version, head), batch_size + 1)?;
         let all = unseen.len();
         unseen.truncate(batch_size);
-        let mut writer = ChangeWriter::new(host)?;
-        let taken = write_entries(host, &catalog, &unseen, &mut writer)?;
-        unseen.truncate(taken);
-        let has_more = all > taken;
-        let to_version = match (has_more, unseen.last()) {
-            (true, Some(last)) => last.version,
-            _ => head,
-        };
+        let (writer, end) = without_unreadable(host, &catalog, state.last_push_version, |host, superseded| {
+            let needed: Vec<Unseen> = unseen.iter().filter(|u| !superseded.contains(&u.version)).copied().collect();
+            let mut writer = ChangeWriter::new(host)?;
+            let taken = write_entries(host, &catalog, &needed, &mut writer)?;
+            Ok((writer, if taken < needed.len() { needed[..taken].last().map(|u| u.version) } else { None }))
+        })?;
+        // Where the batch had no room for more, or the changes were too many.
+        let end = end.or(unseen.last().map(|u| u.version).filter(|_| all > unseen.len()));
+        let has_more = end.is_some();
+        let to_version = end.unwrap_or(head);
         let mut members = format!(
             "{{\"kind\":\"push\",\"originId\":\"{}\",\"epoch\":\"{}\",\"fromVersion\":{},\"toVersion\":{to_version},\"hasMore\":{has_more}",
             state.origin_id, state.epoch, state.last_push_version
@@ -118,6 +121,7 @@ fn marks_since(host: &mut dyn Host, above: i64, upto: i64) -> Result<String> {
 }
 
 /// An entry that the server has not seen.
+#[derive(Clone, Copy)]
 struct Unseen {
     version: i64,
     /// Below the first of the server's entries of the row that wait here.

@@ -36,6 +36,7 @@ mod change;
 mod change_writer;
 mod fetch;
 mod fetch_local;
+mod superseded;
 mod payload;
 
 mod admit;

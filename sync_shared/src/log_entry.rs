@@ -2,14 +2,21 @@
 
 use crate::change::{Change, Operation};
 use crate::error::Result;
+use crate::superseded::is_unreadable;
 use crate::table::{RowHash, Table};
-use crate::value::ValueRef;
+use crate::value::{ValueRef, write_payload};
+use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 
 /// The values of a log entry, by the columns of its table as the table is now.
 pub trait Fields {
     /// None: the entry was logged before the table had this column.
     fn value(&self, column: usize) -> Result<Option<ValueRef<'_>>>;
+
+    /// The bytes of a value that cannot be read, because it is a text that is not valid UTF-8.
+    fn unreadable(&self, _column: usize) -> Option<&[u8]> {
+        None
+    }
 }
 
 /// A log entry's row as the JSON text that a batch has, where the log holds it so.
@@ -43,8 +50,30 @@ impl LogEntry<'_> {
         Ok(self.fields.value(column)?.unwrap_or(ValueRef::Null))
     }
 
+    /// Identifies the row. One whose key cannot be read is told from others as well, though no other replica can have it.
     pub fn row_hash(&self) -> Result<RowHash> {
-        self.table.row_hash(|c| self.key_value(c))
+        match self.table.row_hash(|c| self.key_value(c)) {
+            Err(error) if is_unreadable(&error) => self.hash_of_unreadable(),
+            hash => hash,
+        }
+    }
+
+    fn hash_of_unreadable(&self) -> Result<RowHash> {
+        let mut hash = Sha256::new();
+        hash.update(&self.table.name);
+        for &column in &self.table.key {
+            match self.fields.unreadable(column) {
+                Some(bytes) => hash.update(bytes),
+                None => {
+                    let mut text = String::new();
+                    write_payload(&mut text, self.key_value(column)?);
+                    hash.update(text);
+                }
+            }
+            hash.update("\n");
+        }
+        let digest = hash.finalize();
+        Ok(std::array::from_fn(|i| digest[i]))
     }
 
     pub fn write_key(&self, out: &mut String) -> Result<()> {

@@ -7,6 +7,7 @@ use crate::host::{Host, in_transaction};
 use crate::log_entry::{Label, LogRange};
 use crate::refresh::settle;
 use crate::state::{State, origin_number};
+use crate::superseded::is_unreadable;
 use crate::table::{RowHash, Table};
 use crate::unseen::Peer;
 use crate::value::{Value, ValueRef, write_payload};
@@ -51,7 +52,7 @@ pub fn find_missing(host: &mut dyn Host, catalog: &Catalog, index: usize) -> Res
     logged.retain(|_, l| l.content.is_some());
     let known = logged.len();
     host.stream_rows(table, &mut |row| {
-        logged.remove(&table.row_hash(|c| row.value(c))?);
+        readable(table.row_hash(|c| row.value(c)))?.and_then(|hash| logged.remove(&hash));
         Ok(true)
     })?;
     let mut gone: Vec<i64> = logged.into_values().map(|l| l.version).collect();
@@ -69,7 +70,8 @@ pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize) -> 
     let mut filled: Vec<(Vec<Value>, i64)> = Vec::new();
     host.stream_rows(table, &mut |row| {
         let key = || key_of(table, |c| row.value(c));
-        let Some(Logged { content: Some(known), lacks, stamp, .. }) = log.rows.remove(&table.row_hash(|c| row.value(c))?) else {
+        let Some(hash) = readable(table.row_hash(|c| row.value(c)))? else { return Ok(true) };
+        let Some(Logged { content: Some(known), lacks, stamp, .. }) = log.rows.remove(&hash) else {
             missed.push((key()?, Operation::Insert));
             return Ok(true);
         };
@@ -77,7 +79,7 @@ pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize) -> 
         let content = content_hash(table, |c| if lacks.contains(&c) { Ok(None) } else { row.value(c).map(Some) })?;
         let (mut written, mut given) = (content != known, false);
         for &column in lacks {
-            let value = row.value(column)?;
+            let Some(value) = readable(row.value(column))? else { continue };
             written |= value != defaults[column].as_ref();
             given |= value != ValueRef::Null;
         }
@@ -93,7 +95,7 @@ pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize) -> 
     gone.sort_unstable();
     for version in gone {
         host.read_log(catalog, LogRange::exactly(version), &mut |entry| {
-            missed.push((key_of(table, |c| entry.key_value(c))?, Operation::Delete));
+            missed.extend(readable(key_of(table, |c| entry.key_value(c)))?.map(|key| (key, Operation::Delete)));
             Ok(true)
         })?;
     }
@@ -112,6 +114,14 @@ pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize) -> 
 /// The values of the key's columns, in key order.
 pub fn key_of<'v>(table: &Table, value: impl Fn(usize) -> Result<ValueRef<'v>>) -> Result<Vec<Value>> {
     table.key.iter().map(|&c| value(c).map(ValueRef::to_owned)).collect()
+}
+
+/// None for what a text that is not valid UTF-8 makes an error.
+fn readable<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if is_unreadable(&error) => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 /// The newest entries of a table's rows.
@@ -139,7 +149,7 @@ impl NewestLogged {
             if entry.operation != Operation::Delete {
                 let mut lacking = Vec::new();
                 for column in 0..table.columns.len() {
-                    if entry.fields.value(column)?.is_none() {
+                    if readable(entry.fields.value(column))? == Some(None) {
                         lacking.push(column);
                     }
                 }
@@ -156,12 +166,14 @@ impl NewestLogged {
     }
 }
 
-/// Of the columns that have a value.
+/// Of the columns that have a value. One text that cannot be read is taken for another: what was missed of them nobody else can have.
 fn content_hash<'v>(table: &Table, value: impl Fn(usize) -> Result<Option<ValueRef<'v>>>) -> Result<RowHash> {
     let mut text = String::with_capacity(256);
     for column in 0..table.columns.len() {
-        if let Some(value) = value(column)? {
-            write_payload(&mut text, value);
+        match readable(value(column))? {
+            Some(Some(value)) => write_payload(&mut text, value),
+            Some(None) => {}
+            None => text.push('?'),
         }
         text.push(',');
     }

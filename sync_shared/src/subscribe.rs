@@ -10,6 +10,7 @@ use crate::host::{Host, in_transaction};
 use crate::log_entry::{LogEntry, LogRange};
 use crate::stamp;
 use crate::state::{State, origin_names};
+use crate::superseded::without_unreadable;
 use crate::table::Table;
 use crate::value::{ValueRef, object_members, value_for_column, write_canonical};
 use serde_json::{Map, Value as Json, json};
@@ -97,24 +98,27 @@ pub fn poll(host: &mut dyn Host, subscription_id: &str, batch_size: i64) -> Resu
         let from = subscription.served_version;
         let head = host.head()?;
         let origins = origin_names(host)?;
-        let (mut changes, mut count, mut to_version, mut has_more) = (String::new(), 0, head.max(from), false);
         let range = LogRange { upto: head, table: Some(table.id), for_caller: true, ..LogRange::after(from) };
-        let mut last = from;
-        host.read_log(&catalog, range, &mut |entry| {
-            if !entry.shown || !subscription.matches(table, entry)? {
-                return Ok(true);
-            }
-            if count == batch_size {
-                (has_more, to_version) = (true, last);
-                return Ok(false);
-            }
-            if count > 0 {
-                changes.push(',');
-            }
-            let origin = origins.get(&entry.origin).cloned().unwrap_or_default();
-            entry.to_change(origin)?.write_json(&mut changes);
-            (count, last) = (count + 1, entry.version);
-            Ok(true)
+        let (changes, to_version, has_more) = without_unreadable(host, &catalog, from, |host, superseded| {
+            let (mut changes, mut count, mut to_version, mut has_more) = (String::new(), 0, head.max(from), false);
+            let mut last = from;
+            host.read_log(&catalog, range, &mut |entry| {
+                if !entry.shown || superseded.contains(&entry.version) || !subscription.matches(table, entry)? {
+                    return Ok(true);
+                }
+                if count == batch_size {
+                    (has_more, to_version) = (true, last);
+                    return Ok(false);
+                }
+                if count > 0 {
+                    changes.push(',');
+                }
+                let origin = origins.get(&entry.origin).cloned().unwrap_or_default();
+                entry.to_change(origin)?.write_json(&mut changes);
+                (count, last) = (count + 1, entry.version);
+                Ok(true)
+            })?;
+            Ok((changes, to_version, has_more))
         })?;
         host.execute(
             "UPDATE _sync_subscriptions SET last_version = ?2, served_version = ?3 WHERE subscription_id = ?1",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from crafted import ALICE, BOB, let_the_clock_tick, person, push
-from replica import sync_error
+from replica import settle, sync_error
 
 MAX_BATCH_SIZE = 10_000
 
@@ -331,3 +331,64 @@ def test_a_batch_is_closed_as_well_by_what_it_leaves_out(server, client):
     second = server.fetch(first["toVersion"], 1, client.origin)
     assert not second["hasMore"] and len(second["changes"]) == 1
     assert len(first["excluded"]) + len(second["excluded"]) == rows
+
+
+BAD_TEXT = "CAST(x'ff41' AS TEXT)"
+
+
+@pytest.mark.parametrize("mend", ["UPDATE Person SET Name = 'right' WHERE Id = 2", "DELETE FROM Person WHERE Id = 2"])
+def test_a_text_that_is_not_utf8_is_passed_over_once_its_row_was_mended(server, client, mend):
+    subscription = server.value("SELECT sync_subscribe('Person')")
+    server.sql("INSERT INTO Person VALUES (1, 'Alice', NULL)")
+    server.sql(f"INSERT INTO Person VALUES (2, {BAD_TEXT}, NULL)")
+    server.sql("INSERT INTO Person VALUES (3, 'Carol', NULL)")
+    with sync_error("InvalidArgument"):
+        client.pull(server)
+    server.sql(mend)
+    client.pull(server)
+    assert client.rows("Person") == server.rows("Person") and len(client.rows("Person")) >= 2
+    assert [row[0] for row in server.sql("SELECT version FROM sync_changes(0)")] == [1, 3, 4]
+    assert [change["version"] for change in server.json("SELECT sync_poll(?)", subscription)["changes"]] == [1, 3, 4]
+    server.sql(f"UPDATE Person SET Email = {BAD_TEXT} WHERE Id = 3")
+    with sync_error("InvalidArgument"):
+        client.pull(server)
+
+
+@pytest.mark.parametrize("at", ["server", "client"])
+def test_a_key_that_is_not_utf8_is_passed_over_once_its_row_is_gone(make_pair, at):
+    server, client = make_pair("CREATE TABLE file(path TEXT PRIMARY KEY NOT NULL, size INT)", track=["file"])
+    replica = server if at == "server" else client
+    replica.sql(f"INSERT INTO file VALUES ('a', 1), ({BAD_TEXT}, 2), (CAST(x'ff42' AS TEXT), 3)")
+    replica.sql("DELETE FROM file WHERE hex(path) = 'FF41'")
+    with sync_error("InvalidArgument"):
+        client.sync(server)
+    replica.sql("SELECT sync_compact()")
+    with sync_error("InvalidArgument"):
+        client.sync(server)
+    replica.sql("UPDATE file SET path = 'b' WHERE hex(path) = 'FF42'")
+    client.sync(server)
+    assert client.rows("file") == server.rows("file") == [("a", 1), ("b", 3)]
+
+
+def test_a_text_that_is_not_utf8_does_not_keep_capture_from_following_the_schema(server, client):
+    server.sql(f"INSERT INTO Person VALUES (1, 'Alice', NULL), (2, {BAD_TEXT}, NULL), (3, {BAD_TEXT}, NULL)")
+    server.sql("UPDATE Person SET Name = 'Bob' WHERE Id = 2")
+    for replica in (server, client):
+        replica.sql("ALTER TABLE Person ADD COLUMN Age INT DEFAULT 7")
+    assert server.value("SELECT sync_reconcile('Person')") == 0
+    server.sql("UPDATE Person SET Name = 'Carol' WHERE Id = 3")
+    client.pull(server)
+    assert client.rows("Person") == server.rows("Person")
+
+
+def test_a_row_that_cannot_be_read_here_holds_up_only_what_comes_for_it(server, client):
+    server.sql("INSERT INTO Person VALUES (1, 'Alice', NULL), (2, 'Bob', NULL)")
+    client.pull(server)
+    client.sql(f"UPDATE Person SET Name = {BAD_TEXT} WHERE Id = 1")
+    server.sql("UPDATE Person SET Email = 'new'")
+    client.pull(server)
+    assert client.value("SELECT Email FROM Person WHERE Id = 2") == "new"
+    assert [(r["kind"], r["pk_value"]) for r in client.rejections()] == [("TypeMismatch", '{"Id":1}')]
+    client.sql("UPDATE Person SET Name = 'Alicia' WHERE Id = 1")
+    settle(server, client, rounds=2)
+    assert client.rows("Person") == server.rows("Person") and client.rejections() == []
