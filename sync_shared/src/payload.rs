@@ -98,6 +98,7 @@ impl Bound {
                 }
                 Some(_) => {}
                 None if table.excludes(name) => {}
+                None if table.generates(name) => unknown = Some(generated(table, name)),
                 None => unknown = Some(format!("table {:?} has no column {name:?}; add it, and the change is taken", table.name)),
             }
         }
@@ -132,6 +133,15 @@ impl Bound {
 pub fn unbound_row_hash(change: &Change<'_>) -> RowHash {
     let digest = Sha256::digest(format!("{}\n{}", change.table_name.to_ascii_lowercase(), change.pk_value));
     std::array::from_fn(|i| digest[i])
+}
+
+fn generated(table: &Table, name: &str) -> String {
+    let exclude = serde_json::json!({ "exclude": [name] });
+    format!(
+        "column {name:?} of table {:?} is generated here and takes no value; generate it on the other side too, or leave it out on either side \
+         with {exclude} in the options of sync_track_table",
+        table.name
+    )
 }
 
 fn convert_key(table: &Table, raw: &[Option<&str>]) -> Result<Vec<Value>, Unbound> {

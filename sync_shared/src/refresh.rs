@@ -66,6 +66,7 @@ pub fn definition_of(description: &Description, exclude: &[String], types: &BTre
         key: description.key.iter().filter_map(place).collect(),
         columns,
         exclude: exclude.to_vec(),
+        generated: description.generated.clone(),
         references: description.references.clone(),
         nullable_key: description.nullable_key,
         types: types.clone(),

@@ -156,6 +156,8 @@ pub struct Table {
     /// `\\"name\\":` of each column, as it stands in the text of a payload within a batch.
     pub escaped_members: Vec<String>,
     pub exclude: Vec<String>,
+    /// Columns that the engine computes: they are not synced.
+    pub generated: Vec<String>,
     pub references: Vec<Reference>,
     pub nullable_key: bool,
     /// The portable types that the options of `sync_track_table` gave.
@@ -193,6 +195,8 @@ pub struct Definition {
     pub columns: Vec<Column>,
     pub key: Vec<usize>,
     pub exclude: Vec<String>,
+    #[serde(default)]
+    pub generated: Vec<String>,
     pub references: Vec<Reference>,
     pub nullable_key: bool,
     /// The portable types that the options of `sync_track_table` gave.
@@ -253,6 +257,7 @@ impl Table {
             key_members,
             key_canonical,
             exclude: definition.exclude,
+            generated: definition.generated,
             references: definition.references,
             nullable_key: definition.nullable_key,
             types: definition.types,
@@ -289,6 +294,11 @@ impl Table {
 
     pub fn excludes(&self, name: &str) -> bool {
         self.exclude.iter().any(|e| e.eq_ignore_ascii_case(name))
+    }
+
+    /// Is it computed here?
+    pub fn generates(&self, name: &str) -> bool {
+        self.generated.iter().any(|g| g.eq_ignore_ascii_case(name))
     }
 
     pub fn key_names(&self) -> Vec<&str> {
@@ -363,6 +373,7 @@ pub mod tests {
             columns,
             key: key.to_vec(),
             exclude: vec!["Secret".to_owned()],
+            generated: Vec::new(),
             references: Vec::new(),
             nullable_key: false,
             types: BTreeMap::new(),

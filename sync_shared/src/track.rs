@@ -130,6 +130,8 @@ impl Wanted {
                     return Err(Error::argument(format!("column {name:?} belongs to the primary key and cannot be excluded")));
                 }
                 Some(_) => {}
+                // It is not synced anyway, but may be named by others.
+                None if description.generated.iter().any(|g| g.eq_ignore_ascii_case(name)) => {}
                 None => return Err(Error::argument(format!("there is no column {name:?} to exclude"))),
             }
         }

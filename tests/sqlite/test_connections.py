@@ -1,13 +1,15 @@
 """The extension in real processes: many connections and threads, any journal mode, users' transactions, and clean closing."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from conftest import PERSON
 from crafted import person, pull, push
-from replica import DRIVER_ERRORS, Replica, settle
+from replica import DRIVER_ERRORS, REPOSITORY, Replica, settle
 
 JOURNALS = ["DELETE", "TRUNCATE", "PERSIST", "WAL"]
 
@@ -277,3 +279,26 @@ def test_a_temporary_table_of_the_same_name_does_not_take_what_is_synced(server,
     assert client.sql("SELECT * FROM temp.Person") == [] and client.rejections() == []
     assert client.sql("SELECT * FROM main.Person ORDER BY Id") == server.rows("Person") and len(server.rows("Person")) == 298
     assert client.hash("Person") == server.hash("Person")
+
+
+TWO_LIBRARIES = """
+import sys, replica
+first, second = replica.connect(sys.argv[1], "apsw"), replica.connect(sys.argv[1], "sqlite3")
+replica.load_extension(first)
+try:
+    replica.load_extension(second)
+except replica.DRIVER_ERRORS as error:
+    print(error)
+first.execute("SELECT sync_init()").fetchall()
+first.close()
+replica.load_extension(second)
+print(second.execute("SELECT sync_hash()").fetchone())
+"""
+
+
+def test_two_sqlite_libraries_in_one_process_take_turns(tmp_path):
+    command = [sys.executable, "-c", TWO_LIBRARIES, tmp_path / "new.db"]
+    ran = subprocess.run(command, cwd=REPOSITORY / "tests", capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    refused, hash_ = ran.stdout.splitlines()
+    assert "another SQLite library of this process" in refused and len(hash_) > 64
