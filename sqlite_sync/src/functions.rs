@@ -2,7 +2,7 @@
 
 use crate::error::result;
 use crate::host::SqliteHost;
-use crate::sets;
+use crate::{order, sets};
 use crate::sync_with::sync_with;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef as SqlRef};
@@ -20,6 +20,7 @@ pub fn register(connection: &Connection) -> rusqlite::Result<()> {
             connection.create_scalar_function(function.name, arity, flags, move |context| call(function, context))?;
         }
     }
+    order::register(connection)?;
     sets::register(connection)
 }
 

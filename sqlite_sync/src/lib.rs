@@ -16,6 +16,7 @@ mod log;
 mod log_view;
 #[cfg(feature = "net")]
 mod net;
+mod order;
 mod quote;
 mod raw;
 mod references;

@@ -7,6 +7,7 @@ use crate::capture::parts;
 use crate::error::with_extended_code;
 use crate::host::SqliteHost;
 use crate::log::{flush_labels, head, key_condition, log_row, relabel};
+use crate::order::collation;
 use crate::quote::{Identifier, TableName, list};
 use crate::statements::refs;
 use crate::triggers;
@@ -135,12 +136,13 @@ pub fn read_row(host: &mut SqliteHost<'_>, table: &Table, key: &[Value]) -> Resu
 /// Every row, ordered by key: NULL, numbers, texts by bytes, blobs.
 pub fn stream_rows(host: &mut SqliteHost<'_>, table: &Table, visit: &mut dyn FnMut(&dyn Row) -> Result<bool>) -> Result<()> {
     let columns = list(table.columns.iter().map(|c| c.name.as_str()));
+    let collation = collation(host)?;
     let order = table.key.iter().map(|&k| {
         let column = Identifier(&table.columns[k].name);
         // A UUID is the same in either case, so it is ordered in its canonical form.
         match table.columns[k].portable {
-            Portable::Uuid => format!("lower({column}) COLLATE BINARY"),
-            _ => format!("{column} COLLATE BINARY"),
+            Portable::Uuid => format!("lower({column}) COLLATE {collation}"),
+            _ => format!("{column} COLLATE {collation}"),
         }
     });
     let order = order.collect::<Vec<_>>().join(", ");

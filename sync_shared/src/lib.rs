@@ -44,6 +44,7 @@ mod ancestor;
 mod apply;
 mod attempt;
 mod conflict;
+mod gone;
 mod group;
 mod incoming;
 mod merge;

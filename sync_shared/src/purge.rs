@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::host::{Host, in_transaction};
 use crate::log_entry::LogRange;
 use crate::state;
+use crate::subscribe::least_acknowledged;
 use crate::table::RowHash;
 use crate::unseen::Peer;
 use std::collections::{HashMap, HashSet};
@@ -22,7 +23,8 @@ pub fn safe_purge_version(host: &mut dyn Host) -> Result<i64> {
     Ok(clients(host)?.first().map_or(0, |c| c.last_sync_version))
 }
 
-/// Removes tombstones up to a version (default: the safe one) and what they supersede; returns how many tombstones.
+/// Removes tombstones up to a version (default: the safe one) and what they supersede, but for what is not pushed yet and what a subscription has
+/// not acknowledged; returns how many tombstones.
 ///
 /// Errors: `InvalidArgument` for a bound below 0 or above the safe version.
 pub fn purge_tombstones(host: &mut dyn Host, up_to: Option<i64>) -> Result<i64> {
@@ -33,8 +35,9 @@ pub fn purge_tombstones(host: &mut dyn Host, up_to: Option<i64>) -> Result<i64> 
         if bound < 0 || bound > safe {
             return Err(Error::argument(format!("version {bound} is not within 0 and the safe version {safe}: a client has not passed it")));
         }
-        // An unpushed delete is still needed here.
+        // An unpushed delete is still needed here, and one that a subscription has not acknowledged.
         let bound = Peer::known_upstream(host, &state)?.map_or(bound, |server| bound.min(server.boundary));
+        let bound = least_acknowledged(host)?.map_or(bound, |version| bound.min(version));
         let mut newest: HashMap<RowHash, i64> = HashMap::new();
         let mut count = 0;
         let mut horizon = state.purge_horizon;

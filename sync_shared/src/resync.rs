@@ -8,9 +8,9 @@ use crate::batch::FULL_BYTES;
 use crate::catalog::Catalog;
 use crate::change::Operation;
 use crate::error::{Error, Kind, Result};
+use crate::gone::remove_gone;
 use crate::host::{Host, in_transaction, query_value};
-use crate::log_entry::{Label, LogRange};
-use crate::row_write::{RowFailure, Touched};
+use crate::log_entry::LogRange;
 use crate::incoming::Incoming;
 use crate::reconcile::key_of;
 use crate::remade::put_back_all;
@@ -18,8 +18,8 @@ use crate::session::Answer;
 use crate::state::{self, State};
 use crate::table::RowHash;
 use crate::unseen::{Peer, UPSTREAM, fold, unseen_entry};
-use crate::value::{Value, ValueRef, decode_hex};
-use std::collections::{HashMap, HashSet};
+use crate::value::{ValueRef, decode_hex};
+use std::collections::HashMap;
 
 /// Changes applied at a time.
 const CHUNK: i64 = 1000;
@@ -183,86 +183,4 @@ fn send_again(host: &mut dyn Host, catalog: &Catalog) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Removes the rows that the server does not have, but for those with a change that was not pushed. A row that no entry of the log here
-/// names has never been exchanged: it was there before its table was tracked without a backfill. That the server's log does not name it
-/// either says nothing, so it stays.
-fn remove_gone(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<()> {
-    let mut missing: HashMap<RowHash, (usize, Vec<Value>)> = HashMap::new();
-    for (index, table) in catalog.tracked() {
-        if host.describe(&table.table_name)?.is_none() {
-            continue;
-        }
-        let mut rows: Vec<(RowHash, Vec<Value>)> = Vec::new();
-        host.stream_rows(table, &mut |row| {
-            rows.push((table.row_hash(|c| row.value(c))?, key_of(table, |c| row.value(c))?));
-            Ok(true)
-        })?;
-        for (hash, key) in rows {
-            if !is_on_server(host, &hash)? && unseen_entry(host, UPSTREAM, &hash)?.is_none() {
-                missing.insert(hash, (index, key));
-            }
-        }
-    }
-    let mut gone: Vec<(usize, Vec<Value>)> = Vec::new();
-    if !missing.is_empty() {
-        host.read_log(catalog, LogRange::after(0), &mut |entry| {
-            gone.extend(missing.remove(&entry.row_hash()?));
-            Ok(!missing.is_empty())
-        })?;
-    }
-    remove_rows(host, catalog, peer, gone)
-}
-
-fn is_on_server(host: &mut dyn Host, row: &RowHash) -> Result<bool> {
-    let sql = "SELECT 1 FROM _sync_resync_rows WHERE row_hash = ?1 AND alive = 1";
-    Ok(query_value(host, sql, &[ValueRef::Blob(row)])?.is_some())
-}
-
-/// Deletes rows as changes of the server. A row that an unpushed local one refers to stays.
-fn remove_rows(host: &mut dyn Host, catalog: &Catalog, peer: &Peer, rows: Vec<(usize, Vec<Value>)>) -> Result<()> {
-    let stamp = host.clock()?;
-    let label = Label { origin: peer.origin.unwrap_or(UPSTREAM), stamp, via: Some(UPSTREAM), contested: false };
-    let mut kept: HashSet<usize> = HashSet::new();
-    loop {
-        host.begin()?;
-        host.begin_references()?;
-        let mut touched = Vec::new();
-        let mut places = Vec::new();
-        let mut refused = Vec::new();
-        for (place, (table, key)) in rows.iter().enumerate().filter(|(place, _)| !kept.contains(place)) {
-            match host.remove_row(&catalog.tables[*table], key, Some(&label), false) {
-                Ok(_) => {
-                    touched.push(Touched { table: *table, key: key.clone(), deleted: true });
-                    places.push(place);
-                }
-                Err(RowFailure::Refused(_)) => refused.push(place),
-                Err(RowFailure::Fatal(error)) => return give_up(host, error),
-                Err(RowFailure::Lost(error)) => return give_up(host, Error::Engine(error)),
-                Err(RowFailure::Overtaken) => return give_up(host, Error::corrupt("a locked table that another writer changed")),
-            }
-        }
-        let violations = host.violations(catalog, &touched);
-        host.end_references()?;
-        let violations = match violations {
-            Ok(violations) => violations,
-            Err(error) => {
-                host.end(false)?;
-                return Err(error);
-            }
-        };
-        if violations.is_empty() {
-            return host.end(true);
-        }
-        host.end(false)?;
-        kept.extend(refused);
-        kept.extend(violations.iter().map(|v| places[v.row]));
-    }
-}
-
-fn give_up(host: &mut dyn Host, error: Error) -> Result<()> {
-    host.end_references()?;
-    host.end(false)?;
-    Err(error)
 }

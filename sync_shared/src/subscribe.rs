@@ -6,13 +6,13 @@ use crate::change::Operation;
 use crate::error::{Error, Result};
 use crate::fetch::checked_batch_size;
 use crate::hash::may_not_read;
-use crate::host::{Host, in_transaction};
+use crate::host::{Host, in_transaction, query_value};
 use crate::log_entry::{LogEntry, LogRange};
 use crate::stamp;
 use crate::state::{State, origin_names};
 use crate::superseded::without_unreadable;
 use crate::table::Table;
-use crate::value::{ValueRef, object_members, value_for_column, write_canonical};
+use crate::value::{Value, ValueRef, object_members, value_for_column, write_canonical};
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
@@ -126,6 +126,16 @@ pub fn poll(host: &mut dyn Host, subscription_id: &str, batch_size: i64) -> Resu
         )?;
         let id = json!(subscription_id);
         Ok(format!("{{\"subscriptionId\":{id},\"changes\":[{changes}],\"toVersion\":{to_version},\"hasMore\":{has_more}}}"))
+    })
+}
+
+/// The version that every subscription has acknowledged, but for expired ones; None without any.
+pub fn least_acknowledged(host: &mut dyn Host) -> Result<Option<i64>> {
+    let now = stamp::format(host.now());
+    let sql = "SELECT min(last_version) FROM _sync_subscriptions WHERE expires_at IS NULL OR expires_at >= ?1";
+    Ok(match query_value(host, sql, &[ValueRef::Text(&now)])? {
+        Some(Value::Integer(version)) => Some(version),
+        _ => None,
     })
 }
 

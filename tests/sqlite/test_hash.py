@@ -187,6 +187,21 @@ def test_rows_are_hashed_in_the_order_of_the_specification(make_replica, key):
     assert replica.hash("t") == canonical.sha256(text)
 
 
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+def test_rows_of_a_file_in_utf16_are_hashed_in_the_same_order(make_replica, encoding):
+    statements = ["CREATE TABLE t(k PRIMARY KEY) WITHOUT ROWID", "CREATE TABLE u(k UUID PRIMARY KEY, v) WITHOUT ROWID"]
+    replicas = [make_replica("utf8", *statements), make_replica("utf16", f"PRAGMA encoding = '{encoding}'", *statements)]
+    # Older libraries cannot read U+FFFF out of such a file.
+    values = [value for value in ORDERED if value != "\uffff"]
+    for replica in replicas:
+        replica.many("INSERT INTO t VALUES (?)", [(value,) for value in values])
+        replica.many("INSERT INTO u VALUES (?, 1)", [(value,) for value in values if isinstance(value, str) and value != "A"])
+        replica.track("t")
+        replica.track("u")
+    assert replicas[1].value("PRAGMA encoding") == encoding
+    assert replicas[0].hash() == replicas[1].hash()
+
+
 def test_the_key_columns_order_the_rows_in_key_order(make_replica):
     replica = make_replica("any", "CREATE TABLE t(a INT, b INT, PRIMARY KEY (b, a))", track=["t"])
     rows = [(1, 2), (2, 1), (1, 1), (3, 0)]

@@ -304,3 +304,18 @@ def test_wide_rows_are_purged_and_compacted_whole(make_pair):
     client.pull(server)
     assert client.rows("wide") == server.rows("wide")
     assert len(server.log()) == 1
+
+
+def test_what_a_subscription_has_not_acknowledged_is_not_purged(busy):
+    register(busy)
+    table, record = (busy.value("SELECT sync_subscribe('Person', ?)", key) for key in (None, "5"))
+    expired = busy.value("SELECT sync_subscribe('Person', NULL, ?)", '{"expiresAt": "2020-01-01T00:00:00Z", "fromVersion": 0}')
+    busy.sql("DELETE FROM Person WHERE Id = 5")
+    register(busy)
+    assert purge(busy) == 2, "what was there before they subscribed, expired ones apart"
+    for subscription in (table, record):
+        assert [change["operation"] for change in busy.json("SELECT sync_poll(?)", subscription)["changes"]] == ["Delete"]
+        assert purge(busy) == 0, "the next poll acknowledges it"
+        busy.sql("SELECT sync_poll(?)", subscription)
+    assert purge(busy) == 1
+    assert expired

@@ -422,3 +422,27 @@ def test_a_resync_keeps_rows_that_were_never_logged(make_replica):
     begin_resync(client)
     client.sync(server)
     assert ids(client) == [1, 3], "what the server has deleted is gone"
+
+
+@pytest.mark.parametrize("strategy", ["last_write_wins", "server_wins"])
+def test_an_edit_of_a_row_whose_tombstone_was_purged_is_a_conflict(server, client, other, strategy):
+    client.sql("SELECT sync_set_conflict_strategy('Person', ?)", strategy)
+    add(server, 1)
+    add(server, 2)
+    settle(server, client, other)
+    server.sql("DELETE FROM Person WHERE Id = 1")
+    other.sync(server)
+    server.sql("SELECT sync_remove_client(?)", client.origin)
+    assert server.value("SELECT sync_purge_tombstones()") == 1
+    client.sql("UPDATE Person SET Name = 'edited offline' WHERE Id = 1")
+    add(client, 3)
+    begin_resync(client)
+    settle(server, client, other)
+    [conflict] = client.conflicts()
+    assert (conflict["pk_value"], conflict["strategy"]) == ('{"Id":1}', strategy)
+    assert "edited offline" in conflict["local_change"] and "Delete" in conflict["remote_change"]
+    if strategy == "server_wins":
+        assert conflict["winner"] == "remote" and ids(server) == ids(client) == ids(other) == [2, 3]
+    else:
+        assert conflict["winner"] == "local" and ids(server) == ids(client) == ids(other) == [1, 2, 3]
+    assert equal(server, client, other)
