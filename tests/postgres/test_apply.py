@@ -295,3 +295,17 @@ def test_a_row_that_may_be_seen_but_not_updated_waits(database, session):
     answer = session("viewer").apply(push(change(1, 1, "x"), change(2, 2, None, "Delete"), seen=2))
     assert (answer["applied"], len(answer["rejections"])) == (0, 2)
     assert len(database.rows("person")) == 2
+
+
+def test_a_row_that_a_trigger_puts_back_when_an_apply_deletes_it(database):
+    database.sql("INSERT INTO person VALUES (1, 'a', NULL)")
+    database.script("""
+    CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+      INSERT INTO person VALUES (OLD.id, 'kept ' || OLD.name); RETURN NULL;
+    END $$;
+    CREATE TRIGGER a_trigger AFTER DELETE ON person FOR EACH ROW EXECUTE FUNCTION keep();
+    """)
+    answer = database.apply(push(change(1, 1, None, "Delete"), seen=1))
+    assert answer["rejected"] == 0
+    [*_, sent] = database.fetch(1, exclude=SENDER)["changes"]
+    assert json.loads(sent["payload"])["name"] == "kept a" and database.rows("person") == [(1, "kept a", None)]
