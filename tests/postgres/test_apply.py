@@ -1,5 +1,6 @@
 """Applying batches while others write: the rule decides, nothing is overwritten unseen, and nothing half-way stays."""
 
+import hashlib
 import json
 import threading
 import time
@@ -297,6 +298,10 @@ def test_a_row_that_may_be_seen_but_not_updated_waits(database, session):
     assert len(database.rows("person")) == 2
 
 
+def codes(server):
+    return [(json.loads(key)["id"], code) for key, code in server.sql("SELECT pk_value, code FROM sync_rejections() ORDER BY id")]
+
+
 def test_a_row_that_a_trigger_puts_back_when_an_apply_deletes_it(database):
     database.sql("INSERT INTO person VALUES (1, 'a', NULL)")
     database.script("""
@@ -309,3 +314,37 @@ def test_a_row_that_a_trigger_puts_back_when_an_apply_deletes_it(database):
     assert answer["rejected"] == 0
     [*_, sent] = database.fetch(1, exclude=SENDER)["changes"]
     assert json.loads(sent["payload"])["name"] == "kept a" and database.rows("person") == [(1, "kept a", None)]
+
+
+LONG = "".join(hashlib.sha256(bytes([n % 256, n // 256])).hexdigest() for n in range(300))
+
+
+@pytest.mark.parametrize("name, code, statement", [
+    (LONG, "54000", "CREATE INDEX ON person(name)"),
+    ("[" * 50000, "54001", "ALTER TABLE person ALTER name TYPE json USING name::json"),
+    ("feature", "0A000", None), ("state", "55000", None), ("own", "ZZ123", None), ("cursor", "24000", None),
+])
+def test_what_the_server_refuses_for_whatever_reason_is_the_rows(database, name, code, statement):
+    """And holds up no other."""
+    if statement:
+        database.sql(statement)
+    else:
+        database.script(f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no' USING ERRCODE = '{code}'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON person FOR EACH ROW WHEN (NEW.name = '{name}') EXECUTE FUNCTION refuse();
+        """)
+    answer = database.apply(push(change(1, 1, name), change(2, 2, "2")))
+    assert (answer["applied"], answer["rejected"]) == (1, 1)
+    assert codes(database) == [(1, code)] and database.value("SELECT count(*) FROM person") == 1
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01", "53100", "55P03", "57014", "58030"])
+def test_what_concerns_the_whole_call_moves_nothing(database, code):
+    database.script(f"""
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no' USING ERRCODE = '{code}'; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON person FOR EACH ROW WHEN (NEW.id = 2) EXECUTE FUNCTION refuse();
+    """)
+    with pytest.raises(psycopg.Error) as raised:
+        database.apply(push(change(1, 1, "a"), change(2, 2, "b")))
+    assert raised.value.sqlstate == code
+    assert database.rows("person") == [] and codes(database) == []
