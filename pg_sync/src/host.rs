@@ -6,6 +6,7 @@ use crate::definer::{Definer, SafePath};
 use crate::error::caught;
 use crate::extension::Extension;
 use crate::quote::{c_string, rows_of};
+use crate::references::Checks;
 use crate::spi::{self, View};
 use crate::tables::TablePlan;
 use crate::transaction::{Unit, catch, in_subtransaction};
@@ -32,6 +33,9 @@ pub struct PgHost {
     /// The innermost unit of work has failed and has to be undone.
     broken: bool,
     narrows: bool,
+    /// When constraints that can wait are checked, and whether that was too late for the innermost unit of work.
+    pub(crate) checks: Checks,
+    pub(crate) check_sooner: bool,
     self_id: Option<i64>,
     pub(crate) any_deferrable: Option<bool>,
     /// Rows are read as the caller sees them; else all of them, for the log.
@@ -49,6 +53,8 @@ impl PgHost {
             careful: false,
             broken: false,
             narrows: false,
+            checks: Checks::Late,
+            check_sooner: false,
             self_id: None,
             any_deferrable: None,
             reads_for_caller: false,
@@ -217,7 +223,9 @@ impl Host for PgHost {
         }
         self.locked_tables.retain(|_, depth| keep || *depth <= outer);
         self.locked_tables.values_mut().for_each(|depth| *depth = outer.min(*depth));
-        if !keep {
+        if keep {
+            self.checks = Checks::Late;
+        } else {
             self.broken = false;
             self.self_id = None;
             self.forget_tables();
@@ -322,6 +330,13 @@ impl Host for PgHost {
     }
 
     fn narrows(&mut self) -> bool {
+        if std::mem::take(&mut self.check_sooner)
+            && let Some(sooner) = self.checks.sooner()
+        {
+            self.checks = sooner;
+            self.careful = true;
+            return true;
+        }
         let narrows = std::mem::take(&mut self.narrows) && !self.careful;
         self.careful |= narrows;
         narrows

@@ -348,3 +348,65 @@ def test_what_concerns_the_whole_call_moves_nothing(database, code):
         database.apply(push(change(1, 1, "a"), change(2, 2, "b")))
     assert raised.value.sqlstate == code
     assert database.rows("person") == [] and codes(database) == []
+
+
+LATE = {
+    "unique": ("CONSTRAINT late UNIQUE (name) DEFERRABLE INITIALLY DEFERRED", "a", "23505"),
+    "exclusion": ("CONSTRAINT late EXCLUDE USING btree (name WITH =) DEFERRABLE", "a", "23P01"),
+    "trigger": (None, "refused", "P0001"),
+}
+
+
+@pytest.fixture(params=LATE)
+def late(request, make_database):
+    """A table with a constraint that is checked late, a name that breaks it, and the code of that."""
+    constraint, name, code = LATE[request.param]
+    database = make_database(f"CREATE TABLE person(id bigint PRIMARY KEY, name text, email text{', ' + constraint if constraint else ''})")
+    if not constraint:
+        database.script("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF NEW.name = 'refused' THEN RAISE 'no'; END IF; RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER late AFTER INSERT OR UPDATE ON person DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();
+        """)
+    database.track("person")
+    database.sql("INSERT INTO person VALUES (1, 'a', NULL), (2, 'b', NULL)")
+    return database, name, code
+
+
+@pytest.mark.parametrize("rows", [5, 40])
+def test_a_row_that_breaks_a_constraint_that_is_checked_late_waits_alone(late, rows):
+    server, name, code = late
+    changes = [change(n, 100 + n, name if n == 3 else f"row {n}") for n in range(1, rows + 1)]
+    answer = server.apply(push(*changes, seen=2))
+    assert (answer["applied"], answer["rejected"]) == (rows - 1, 1)
+    assert codes(server) == [(103, code)]
+    assert server.apply(push(change(rows + 1, 200, "later"), seen=2))["applied"] == 1
+    server.sql("UPDATE person SET name = 'free' WHERE id = 1")
+    server.sql("DROP TRIGGER IF EXISTS late ON person")
+    assert server.json("SELECT sync_retry()")["applied"] == 1 and codes(server) == []
+
+
+def test_rows_swap_their_values_under_a_constraint_that_is_checked_late(late):
+    server, _, _ = late
+    answer = server.apply(push(change(1, 1, "b"), change(2, 2, "a"), seen=2))
+    assert (answer["applied"], answer["rejected"]) == (2, 0)
+    assert server.rows("person") == [(1, "b", None), (2, "a", None)]
+
+
+def test_a_delete_that_a_table_which_is_not_tracked_refuses_late_waits(database):
+    database.sql("INSERT INTO person VALUES (1, 'a', NULL), (2, 'b', NULL)")
+    database.sql("CREATE TABLE other(person bigint REFERENCES person DEFERRABLE INITIALLY DEFERRED)")
+    database.sql("INSERT INTO other VALUES (1)")
+    answer = database.apply(push(change(1, 1, None, "Delete"), change(2, 2, None, "Delete"), seen=2))
+    assert (answer["applied"], answer["deferred"]) == (1, 1)
+    assert codes(database) == [(1, "23503")] and database.rows("person") == [(1, "a", None)]
+
+
+def test_what_the_caller_has_left_broken_for_now_is_no_row_s(late):
+    server, name, code = late
+    with pytest.raises(psycopg.Error) as raised, server.transaction():
+        server.sql("SET CONSTRAINTS ALL DEFERRED")
+        server.sql("INSERT INTO person VALUES (3, ?, NULL)", name)
+        assert server.apply(push(change(1, 4, "fine"), seen=2))["applied"] == 1
+    assert raised.value.sqlstate == code
