@@ -410,3 +410,22 @@ def test_what_the_caller_has_left_broken_for_now_is_no_row_s(late):
         server.sql("INSERT INTO person VALUES (3, ?, NULL)", name)
         assert server.apply(push(change(1, 4, "fine"), seen=2))["applied"] == 1
     assert raised.value.sqlstate == code
+
+
+NORMALISES = """
+CREATE TABLE person(id text PRIMARY KEY, name text, email text);
+CREATE FUNCTION normalise() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id = lower(NEW.id); RETURN NEW; END $$;
+CREATE TRIGGER normalise BEFORE INSERT OR UPDATE ON person FOR EACH ROW EXECUTE FUNCTION normalise();
+"""
+
+
+def test_a_row_that_a_trigger_gives_another_key_waits_and_says_so(make_database):
+    server = make_database()
+    server.script(NORMALISES)
+    server.track("person")
+    answer = server.apply(push(change(1, "Bob", "b"), change(2, "eve", "e")))
+    assert (answer["applied"], answer["rejected"]) == (1, 1)
+    [(message,)] = server.sql("SELECT message FROM sync_rejections()")
+    assert "another key" in message and '{"id":"Bob"}' in message
+    assert server.rows("person") == [("eve", "e", None)]
+    assert [change["pkValue"] for change in server.fetch()["changes"]] == ['{"id":"eve"}']
