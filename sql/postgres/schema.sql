@@ -314,7 +314,7 @@ REVOKE ALL ON FUNCTION _sync_capture() FROM PUBLIC;
 CREATE FUNCTION _sync_follow_ddl() RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'sync_follow_ddl';
 COMMENT ON FUNCTION _sync_follow_ddl() IS 'Brings capture in line with a tracked table whose definition has changed.';
 CREATE EVENT TRIGGER _sync_follow_ddl ON ddl_command_end
-  WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'DROP TABLE', 'DROP SCHEMA', 'DROP OWNED')
+  WHEN TAG IN ('ALTER TABLE', 'ALTER TYPE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'DROP TABLE', 'DROP SCHEMA', 'DROP OWNED')
   EXECUTE FUNCTION _sync_follow_ddl();
 COMMENT ON EVENT TRIGGER _sync_follow_ddl IS 'Capture follows the definitions of tracked tables.';
 

@@ -118,6 +118,22 @@ def test_the_rows_of_a_partition_that_is_dropped_are_deleted_with_a_trace(make_d
     assert len(database.log()) == 6
 
 
+@pytest.mark.parametrize("column", ["label", "label[]", "named", "pair"])
+def test_a_label_of_an_enumeration_that_is_renamed_is_logged_anew(make_database, column):
+    value = {"label": "'open'", "label[]": "ARRAY['open', 'closed']::label[]", "named": "'open'", "pair": "ROW('open', 1)::pair"}[column]
+    database = make_database(
+        "CREATE TYPE label AS ENUM ('open', 'closed')", "CREATE DOMAIN named AS label", "CREATE TYPE pair AS (a label, b int)",
+        f"CREATE TABLE t(id int PRIMARY KEY, v {column})", "CREATE TABLE u(id int PRIMARY KEY)", track=["t", "u"],
+    )
+    database.sql(f"INSERT INTO t VALUES (1, {value}), (2, NULL)")
+    database.sql("ALTER TYPE label ADD VALUE 'third'")
+    assert len(database.log()) == 2
+    database.sql("ALTER TYPE label RENAME VALUE 'open' TO 'active'")
+    [*_, last] = database.log()
+    assert len(database.log()) == 3 and "active" in last["payload"]
+    assert database.value("SELECT sync_reconcile('t')") == 0
+
+
 def test_a_new_partition_is_truncated_with_a_trace(make_database):
     database = make_database("CREATE TABLE m(id int PRIMARY KEY) PARTITION BY RANGE (id)", track=["m"])
     database.sql("CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (10)")
