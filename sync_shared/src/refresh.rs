@@ -5,7 +5,7 @@
 
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::host::{Host, in_transaction};
+use crate::host::{CaptureState, Host, in_transaction};
 use crate::reconcile::reconcile_table;
 use crate::state;
 use crate::table::{Column, Definition, Description, Portable, Table};
@@ -15,12 +15,37 @@ use std::collections::BTreeMap;
 /// Brings capture in line with every tracked table as it is now.
 pub fn refresh(host: &mut dyn Host) -> Result<()> {
     in_transaction(host, |host| {
-        let tables: Vec<i64> = Catalog::load(host)?.tracked().map(|(_, t)| t.id).collect();
-        for id in tables {
-            follow(host, id)?;
+        let catalog = Catalog::load(host)?;
+        let mut found = Vec::new();
+        for (_, table) in catalog.tracked() {
+            found.push((table.id, host.capture_state(table)?));
+        }
+        make_way(host, &catalog, &found)?;
+        for (id, capture) in &found {
+            follow(host, *id, capture)?;
         }
         settle(host)
     })
+}
+
+/// A table may have the name now that another had: tables that have swapped names, or one in the place of another that is gone or is not
+/// tracked any more. Whoever had the name gives it up first, and its capture with it.
+fn make_way(host: &mut dyn Host, catalog: &Catalog, found: &[(i64, CaptureState)]) -> Result<()> {
+    let name_now = |id: i64| found.iter().find(|(i, _)| *i == id).and_then(|(_, capture)| capture.table_name.as_deref());
+    let has_moved = |table: &Table| name_now(table.id).is_some_and(|now| !now.eq_ignore_ascii_case(&table.table_name));
+    for table in catalog.tables.iter().filter(|table| has_moved(table)) {
+        let is_in_the_way = |other: &&Table| other.id != table.id && name_now(table.id).is_some_and(|n| other.table_name.eq_ignore_ascii_case(n));
+        let Some(other) = catalog.tables.iter().find(is_in_the_way) else { continue };
+        if other.tracked {
+            host.remove_capture(other)?;
+        }
+        let given_up = format!("{} (once, {})", other.table_name, other.id);
+        host.execute(
+            "UPDATE _sync_tables SET table_name = ?2, tracked = ?3 WHERE table_id = ?1",
+            &[ValueRef::Integer(other.id), ValueRef::Text(&given_up), ValueRef::Integer(i64::from(other.tracked && has_moved(other)))],
+        )?;
+    }
+    Ok(())
 }
 
 /// Installs the capture of every tracked table anew.
@@ -89,10 +114,9 @@ pub fn store_definition(host: &mut dyn Host, table_id: i64, layout: i64, definit
     Ok(())
 }
 
-fn follow(host: &mut dyn Host, id: i64) -> Result<()> {
+fn follow(host: &mut dyn Host, id: i64, capture: &CaptureState) -> Result<()> {
     let catalog = Catalog::load(host)?;
-    let Some(table) = catalog.tables.iter().find(|t| t.id == id) else { return Ok(()) };
-    let capture = host.capture_state(table)?;
+    let Some(table) = catalog.tracked().map(|(_, t)| t).find(|t| t.id == id) else { return Ok(()) };
     let Some(table_name) = capture.table_name.clone() else { return Ok(()) };
     let Some(description) = host.describe(&table_name)? else { return Ok(()) };
     let renamed = capture.columns.as_deref().map_or_else(Vec::new, |now| renamed_columns(table, now));

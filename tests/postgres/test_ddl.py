@@ -134,6 +134,40 @@ def test_a_label_of_an_enumeration_that_is_renamed_is_logged_anew(make_database,
     assert database.value("SELECT sync_reconcile('t')") == 0
 
 
+def test_a_table_takes_the_place_of_another(database, make_database):
+    """What was under its name is renamed, and the clients get the differences."""
+    client = make_database(PERSON, track=["person"])
+    database.sql("INSERT INTO person VALUES (1, 'a', NULL), (2, 'b', NULL)")
+    client.pull(database)
+    database.sql("CREATE TABLE green(LIKE person INCLUDING ALL)")
+    database.sql("INSERT INTO green SELECT * FROM person WHERE id = 1")
+    warned = []
+    database.connection.add_notice_handler(lambda notice: warned.append(notice.message_primary))
+    with database.transaction():
+        database.sql("ALTER TABLE person RENAME TO blue")
+        database.sql("ALTER TABLE green RENAME TO person")
+    assert [message for message in warned if "person" in message and "blue" in message]
+    with pg_error("InvalidArgument"):
+        database.track("person")
+    database.sql("SELECT sync_untrack_table('blue')")
+    assert database.track("person")["backfilled"] == 1
+    database.sql("INSERT INTO person VALUES (3, 'c', NULL)")
+    assert [(c["operation"], c["tableName"]) for c in database.fetch(2)["changes"]] == [("Delete", "person"), ("Insert", "person")]
+    client.pull(database)
+    assert client.rows("person") == database.rows("person") and client.hash() == database.hash()
+    assert database.track("blue")["name"] == "blue"
+
+
+def test_a_table_is_renamed_to_the_name_of_one_that_is_not_tracked_any_more(make_database):
+    database = make_database(PERSON, "CREATE TABLE other(id bigint PRIMARY KEY)", track=["person", "other"])
+    database.sql("INSERT INTO other VALUES (1)")
+    database.sql("DROP TABLE other")
+    database.sql("ALTER TABLE person RENAME TO other")
+    database.sql("INSERT INTO other VALUES (7)")
+    assert database.sql("SELECT table_name, name FROM sync_tables()") == [("other", "person")]
+    assert [c["tableName"] for c in database.fetch()["changes"]] == ["other", "person"]
+
+
 def test_a_new_partition_is_truncated_with_a_trace(make_database):
     database = make_database("CREATE TABLE m(id int PRIMARY KEY) PARTITION BY RANGE (id)", track=["m"])
     database.sql("CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (10)")
