@@ -313,6 +313,18 @@ impl Host for PgHost {
         Ok(counter::last_version(&self.extension))
     }
 
+    fn held_back_since(&mut self) -> Result<Option<i64>> {
+        let mut since = None;
+        self.query(fence::HELD_SINCE, &[], &mut |row| {
+            since = match row.value(0)? {
+                ValueRef::Integer(milliseconds) => Some(milliseconds),
+                _ => None,
+            };
+            Ok(false)
+        })?;
+        Ok(since)
+    }
+
     fn writes_alone(&self) -> bool {
         false
     }
