@@ -9,6 +9,7 @@ use crate::captured::{Captured, attribute};
 use crate::definer::Definer;
 use crate::error::raise;
 use crate::extension::Extension;
+use crate::living;
 use crate::pending::{self, Logged};
 use crate::quote::{list, owned, qualified};
 use crate::spi::{self, Aim, Session};
@@ -56,14 +57,15 @@ fn capture(extension: &Rc<Extension>, data: &TriggerData) -> Result<()> {
     let writer = Writer { extension, captured };
     match data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
         pg_sys::TRIGGER_EVENT_INSERT if !is_superseded(data.tg_trigtuple) => {
+            living::note_put(data.tg_trigtuple);
             writer.row(Operation::Insert, None, &writer.captured.values(data.tg_trigtuple, descriptor))
         }
-        pg_sys::TRIGGER_EVENT_UPDATE if !is_superseded(data.tg_newtuple) => {
+        pg_sys::TRIGGER_EVENT_UPDATE => {
             let old = writer.captured.values(data.tg_trigtuple, descriptor);
             let new = writer.captured.values(data.tg_newtuple, descriptor);
-            writer.update((&old, data.tg_trigtuple), &new)
+            writer.update((&old, data.tg_trigtuple), (&new, data.tg_newtuple))
         }
-        pg_sys::TRIGGER_EVENT_DELETE => writer.key(&writer.captured.values(data.tg_trigtuple, descriptor)),
+        pg_sys::TRIGGER_EVENT_DELETE => writer.gone(&writer.captured.values(data.tg_trigtuple, descriptor), data.tg_trigtuple),
         pg_sys::TRIGGER_EVENT_TRUNCATE => writer.truncate(data),
         _ => Ok(()),
     }
@@ -108,19 +110,38 @@ impl Writer<'_> {
         self.append(operation, &pk_value, (Some(&payload), image.as_deref()), label)
     }
 
-    fn key(&self, values: &[Option<Datum>]) -> Result<()> {
+    /// Logs that a row has gone from its key; or the row that has the key now.
+    fn gone(&self, values: &[Option<Datum>], tuple: HeapTuple) -> Result<()> {
         let mut pk_value = String::with_capacity(64);
         self.captured.write_key(&mut pk_value, values)?;
-        let label = pending::label_for(&self.captured, &pk_value, None)?;
-        self.append(Operation::Delete, &pk_value, (None, self.captured.image(values)?.as_deref()), label)
+        let (pending, label) = pending::label_for(&self.captured, &pk_value, None)?;
+        let image = self.captured.image(values)?;
+        let living = match living::may_live_on(&self.captured, tuple) {
+            true => self.captured.living(&pk_value, values)?,
+            false => None,
+        };
+        match living {
+            None => self.append(Operation::Delete, &pk_value, (None, image.as_deref()), (pending, label)),
+            // Whatever was to be done to the key, this was not.
+            Some(payload) => self.append(Operation::Update, &pk_value, (Some(&payload), image.as_deref()), (pending, None)),
+        }
     }
 
-    fn update(&self, (old, old_tuple): (&[Option<Datum>], HeapTuple), new: &[Option<Datum>]) -> Result<()> {
+    fn update(&self, (old, old_tuple): (&[Option<Datum>], HeapTuple), (new, new_tuple): (&[Option<Datum>], HeapTuple)) -> Result<()> {
         let captured = &self.captured;
+        let is_superseded = is_superseded(new_tuple);
         if !captured.agree(captured.key.iter().map(|&c| &captured.columns[c]), old, new) {
-            self.key(old)?;
-            return self.row(Operation::Insert, None, new);
+            self.gone(old, old_tuple)?;
+            if !is_superseded {
+                living::note_put(new_tuple);
+                self.row(Operation::Insert, None, new)?;
+            }
+            return Ok(());
         }
+        if is_superseded {
+            return Ok(());
+        }
+        living::note_put(new_tuple);
         // What this transaction wrote before may have been left to this entry to log, see `is_superseded`.
         if captured.agree(captured.columns.iter(), old, new) && !is_own(old_tuple) {
             return Ok(());

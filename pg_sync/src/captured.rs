@@ -5,13 +5,15 @@ use crate::convert::member;
 use crate::definer::Definer;
 use crate::extension::Extension;
 use crate::form::Form;
+use crate::living::FindLiving;
 use crate::pinned::Pinned;
 use crate::policy::Image;
 use crate::quote::owned;
+use crate::relation;
 use crate::spi::{self, Parameter, Session, View};
 use pgrx::pg_sys::{self, Datum, HeapTuple, Oid, Relation, TupleDesc};
 use serde_json::Value as Json;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use sync_shared::{Error, Result, Row as _, ValueRef};
@@ -43,7 +45,10 @@ pub struct Captured {
     /// What the policies of the table refer to; None without row-level security.
     kept: Option<Vec<KeptColumn>>,
     /// The tracked table itself.
-    root: Oid,
+    pub root: Oid,
+    /// Is the primary key checked late?
+    pub is_key_late: bool,
+    find_living: OnceCell<FindLiving>,
 }
 
 /// A column that policies refer to.
@@ -109,7 +114,8 @@ impl Captured {
             ));
         }
         let (root, kept) = kept_columns(extension, relation, table)?;
-        Ok(Captured { table, origin, columns, key, kept, root })
+        let is_key_late = !relation::key_is_immediate(root);
+        Ok(Captured { table, origin, columns, key, kept, root, is_key_late, find_living: OnceCell::new() })
     }
 
     /// The values of a tuple, by place.
@@ -167,6 +173,15 @@ impl Captured {
             (column.name.clone(), values[column.place].map(text))
         });
         serde_json::to_string(&image.collect::<Image>()).map(Some).map_err(Error::corrupt)
+    }
+
+    /// The payload of the row that has the key of these values now, which is `pk_value`; see [`crate::living`].
+    pub fn living(&self, pk_value: &str, values: &[Option<Datum>]) -> Result<Option<String>> {
+        let find = self.find_living.get_or_init(|| {
+            let names: Vec<&str> = self.columns.iter().map(|c| c.name.as_str()).collect();
+            FindLiving::new(self.root, &names, &self.key)
+        });
+        find.payload(self, pk_value, values)
     }
 
     /// Do two tuples agree in these columns, bit for bit?

@@ -3,6 +3,7 @@
 //! An error of the core is raised with the contract's SQLSTATE and its data as DETAIL; one of the server keeps its own.
 
 use crate::quote::sqlstate_name;
+use crate::transaction::last_code;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 use sync_shared::{EngineError, Error, Kind, Scope};
@@ -41,7 +42,11 @@ pub fn caught(error: Box<CaughtError>) -> EngineError {
 }
 
 fn engine(report: &ErrorReportWithLevel) -> EngineError {
-    let number = report.sql_error_code() as i32;
+    let number = match report.sql_error_code() {
+        // Also what pgrx has no name for.
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR if is_error(last_code()) => last_code(),
+        known => known as i32,
+    };
     let code = sqlstate_name(number);
     let message = match report.detail() {
         Some(detail) => format!("{} ({detail})", report.message()),
@@ -50,12 +55,19 @@ fn engine(report: &ErrorReportWithLevel) -> EngineError {
     EngineError { number, scope: scope(&code), kind: kind(&code), code, message }
 }
 
-/// A row may be refused by a constraint, its type, a right, or a trigger. Everything else fails the whole call.
+/// What concerns the whole call is named: the connection and its transaction, a deadlock or a failed serialization, what the server has run
+/// out of, a lock that was not to be had, an operator's intervention, and the server's own failures. Everything else is the row's, whatever
+/// code a trigger of the user's raises.
 fn scope(code: &str) -> Scope {
-    match &code[..2] {
-        "21" | "22" | "23" | "27" | "2F" | "38" | "39" | "42" | "44" | "P0" => Scope::Row,
-        _ => Scope::Call,
+    match (&code[..2], code) {
+        ("08" | "25" | "28" | "3D" | "40" | "53" | "57" | "58" | "72" | "F0" | "XX", _) | (_, "55006" | "55P03") => Scope::Call,
+        _ => Scope::Row,
     }
+}
+
+/// Is it neither success nor a warning, whose classes are 00, 01 and 02?
+fn is_error(number: i32) -> bool {
+    !matches!(&sqlstate_name(number)[..2], "00" | "01" | "02")
 }
 
 fn kind(code: &str) -> &'static str {

@@ -19,6 +19,13 @@ use sync_shared::{Error, Kind, Result};
 const VERSION_LOCKS: u16 = 0x5359;
 const APPLY_LOCK: u16 = 0x535a;
 
+/// When the oldest transaction of this database that holds readers back began, or was prepared. 21337 is [`VERSION_LOCKS`].
+pub const HELD_SINCE: &str = "SELECT floor(extract(epoch FROM min(coalesce(a.xact_start, p.prepared))) * 1000)::bigint FROM pg_locks AS l \
+    LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid \
+    LEFT JOIN pg_locks AS x ON l.pid IS NULL AND x.pid IS NULL AND x.virtualtransaction = l.virtualtransaction AND x.locktype = 'transactionid' \
+    LEFT JOIN pg_prepared_xacts AS p ON p.transaction = x.transactionid \
+    WHERE l.locktype = 'advisory' AND l.objsubid = 21337 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
 thread_local! {
     static ENTERED: Cell<bool> = const { Cell::new(false) };
 }

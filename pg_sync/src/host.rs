@@ -6,6 +6,7 @@ use crate::definer::{Definer, SafePath};
 use crate::error::caught;
 use crate::extension::Extension;
 use crate::quote::{c_string, rows_of};
+use crate::references::Checks;
 use crate::spi::{self, View};
 use crate::tables::TablePlan;
 use crate::transaction::{Unit, catch, in_subtransaction};
@@ -32,6 +33,9 @@ pub struct PgHost {
     /// The innermost unit of work has failed and has to be undone.
     broken: bool,
     narrows: bool,
+    /// When constraints that can wait are checked, and whether that was too late for the innermost unit of work.
+    pub(crate) checks: Checks,
+    pub(crate) check_sooner: bool,
     self_id: Option<i64>,
     pub(crate) any_deferrable: Option<bool>,
     /// Rows are read as the caller sees them; else all of them, for the log.
@@ -49,6 +53,8 @@ impl PgHost {
             careful: false,
             broken: false,
             narrows: false,
+            checks: Checks::Late,
+            check_sooner: false,
             self_id: None,
             any_deferrable: None,
             reads_for_caller: false,
@@ -217,7 +223,9 @@ impl Host for PgHost {
         }
         self.locked_tables.retain(|_, depth| keep || *depth <= outer);
         self.locked_tables.values_mut().for_each(|depth| *depth = outer.min(*depth));
-        if !keep {
+        if keep {
+            self.checks = Checks::Late;
+        } else {
             self.broken = false;
             self.self_id = None;
             self.forget_tables();
@@ -248,6 +256,7 @@ impl Host for PgHost {
                    FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), \
                    (SELECT string_agg(i.indkey::text, ',') FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary), \
                    (SELECT count(*) FROM pg_inherits AS h WHERE h.inhparent = c.oid), \
+                   CASE WHEN c.relkind = 'p' THEN (SELECT count(*) FROM pg_partition_tree(c.oid)) END, \
                    (SELECT string_agg(concat_ws(' ', g.tgname, g.tgenabled), ',' ORDER BY g.tgname) FROM pg_trigger AS g \
                    WHERE g.tgrelid = c.oid AND g.tgname LIKE '%\\_sync\\_%')), ';' ORDER BY t.table_id), ''), 0) \
                    FROM _sync_tables AS t LEFT JOIN pg_class AS c ON c.oid = t.relation WHERE t.tracked = 1";
@@ -304,6 +313,18 @@ impl Host for PgHost {
         Ok(counter::last_version(&self.extension))
     }
 
+    fn held_back_since(&mut self) -> Result<Option<i64>> {
+        let mut since = None;
+        self.query(fence::HELD_SINCE, &[], &mut |row| {
+            since = match row.value(0)? {
+                ValueRef::Integer(milliseconds) => Some(milliseconds),
+                _ => None,
+            };
+            Ok(false)
+        })?;
+        Ok(since)
+    }
+
     fn writes_alone(&self) -> bool {
         false
     }
@@ -322,6 +343,13 @@ impl Host for PgHost {
     }
 
     fn narrows(&mut self) -> bool {
+        if std::mem::take(&mut self.check_sooner)
+            && let Some(sooner) = self.checks.sooner()
+        {
+            self.checks = sooner;
+            self.careful = true;
+            return true;
+        }
         let narrows = std::mem::take(&mut self.narrows) && !self.careful;
         self.careful |= narrows;
         narrows

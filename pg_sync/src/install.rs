@@ -35,27 +35,38 @@ pub fn install(host: &mut PgHost, table: &Table) -> Result<()> {
     for (operation, event) in TRIGGERS {
         create_trigger(oid, &trigger_name(&name, operation), event, &format!("ROW {call}"))?;
     }
-    for leaf in leaves(oid)? {
+    let leaves = leaves(oid)?;
+    for &leaf in &leaves {
         create_trigger(leaf, &trigger_name(&relation_name(leaf), TRUNCATE), "BEFORE TRUNCATE", &format!("STATEMENT {call}"))?;
     }
     let before = attributes(host, table)?;
+    let is_same = relation_of(host, table)? == Some(oid);
     let numbers: Vec<(i16, String)> = relation::columns(oid)
         .into_iter()
         .filter(|c| table.columns.iter().any(|t| t.name == c.name))
         .map(|c| (c.number, c.name))
         .collect();
-    let sql = format!("UPDATE {}._sync_tables SET relation = $2::oid::regclass, attributes = $3 WHERE table_id = $1", extension.schema_name);
+    let leaves: Vec<String> = leaves.iter().map(|leaf| leaf.to_u32().to_string()).collect();
+    let sql = format!(
+        "UPDATE {}._sync_tables SET relation = $2::oid::regclass, attributes = $3, leaves = $4::oid[]::regclass[] WHERE table_id = $1",
+        extension.schema_name
+    );
     let parameters = [
         Parameter::of(ValueRef::Integer(table.id))?,
         Parameter::of(ValueRef::Integer(i64::from(oid.to_u32())))?,
         Parameter::of(ValueRef::Text(&serde_json::json!(numbers).to_string()))?,
+        Parameter::of(ValueRef::Text(&format!("{{{}}}", leaves.join(","))))?,
     ];
     spi::execute(&sql, &parameters)?;
-    let new_name = |number: i16| numbers.iter().find(|(n, _)| *n == number).map(|(_, name)| name.clone());
-    let renamed = before.into_iter().filter_map(|(number, old)| Some((old, new_name(number)?))).filter(|(old, new)| old != new);
-    let renamed: Vec<(String, String)> = renamed.collect();
-    if !renamed.is_empty() {
-        rename_in_log(host, table, &renamed)?;
+    // Another table in the place of one that is gone has numbers of its own.
+    let name_now = |(number, old): &(i16, String)| {
+        let column = numbers.iter().find(|(n, name)| if is_same { n == number } else { name == old });
+        column.map(|(_, name)| name.clone())
+    };
+    let changed = before.into_iter().map(|column| (name_now(&column), column.1)).filter(|(now, old)| now.as_ref() != Some(old));
+    let changed: Vec<(String, Option<String>)> = changed.map(|(now, old)| (old, now)).collect();
+    if !changed.is_empty() {
+        follow_in_log(host, table, &changed)?;
     }
     host.forget_tables();
     Ok(())
@@ -70,36 +81,53 @@ fn create_trigger(relation: Oid, trigger: &str, event: &str, for_each: &str) -> 
     Ok(())
 }
 
-/// The log holds the names that the columns have now.
-fn rename_in_log(host: &PgHost, table: &Table, renamed: &[(String, String)]) -> Result<()> {
+/// The log holds the columns of now under the names of now: who pulls from the beginning has no others. `changed`: the names of before,
+/// and those of now or None for a column that is gone.
+fn follow_in_log(host: &PgHost, table: &Table, changed: &[(String, Option<String>)]) -> Result<()> {
+    /// Entries that are in memory at a time.
+    const AT_A_TIME: usize = 1000;
     let log = format!("{}._sync_log_data", host.extension.schema_name);
-    let of_table = [Parameter::of(ValueRef::Integer(table.id))?];
-    let mut renamed_texts: Vec<(i64, String, [Option<String>; 2])> = Vec::new();
-    spi::stream(&format!("SELECT version, pk_value, payload, image FROM {log} WHERE table_id = $1"), &of_table, Aim::AllRows, |rows, at| {
-        let row = rows.row(at)?;
-        let renamed_at = |column: usize| row.optional_text(column)?.map(|text| rename_members(&text, renamed)).transpose();
-        renamed_texts.push((row.integer(0)?, rename_members(row.text(1)?, renamed)?, [renamed_at(2)?, renamed_at(3)?]));
-        Ok(true)
-    })?;
-    for (version, pk_value, [payload, image]) in &renamed_texts {
-        let optional = |text: &Option<String>| Parameter::of(text.as_deref().map_or(ValueRef::Null, ValueRef::Text));
-        let parameters =
-            [Parameter::of(ValueRef::Integer(*version))?, Parameter::of(ValueRef::Text(pk_value))?, optional(payload)?, optional(image)?];
-        spi::execute(&format!("UPDATE {log} SET pk_value = $2, payload = $3, image = $4 WHERE version = $1"), &parameters)?;
+    let select = format!("SELECT version, pk_value, payload, image FROM {log} WHERE table_id = $1 AND version > $2 ORDER BY version");
+    let update = format!("UPDATE {log} SET pk_value = $2, payload = $3, image = $4 WHERE version = $1");
+    let mut last = 0;
+    loop {
+        let mut texts: Vec<(i64, String, [Option<String>; 2])> = Vec::new();
+        let bounds = [Parameter::of(ValueRef::Integer(table.id))?, Parameter::of(ValueRef::Integer(last))?];
+        spi::stream(&select, &bounds, Aim::FirstRows, |rows, at| {
+            let row = rows.row(at)?;
+            let follow = |column: usize, kept: bool| row.optional_text(column)?.map(|text| follow_in_text(&text, changed, kept)).transpose();
+            let pk_value = follow(1, true)?.ok_or_else(|| Error::corrupt("a log entry without a key"))?;
+            texts.push((row.integer(0)?, pk_value, [follow(2, false)?, follow(3, true)?]));
+            Ok(texts.len() < AT_A_TIME)
+        })?;
+        for (version, pk_value, [payload, image]) in &texts {
+            let optional = |text: &Option<String>| Parameter::of(text.as_deref().map_or(ValueRef::Null, ValueRef::Text));
+            let parameters =
+                [Parameter::of(ValueRef::Integer(*version))?, Parameter::of(ValueRef::Text(pk_value))?, optional(payload)?, optional(image)?];
+            spi::execute(&update, &parameters)?;
+            last = *version;
+        }
+        if texts.len() < AT_A_TIME {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
-fn rename_members(json: &str, renamed: &[(String, String)]) -> Result<String> {
+/// A text of the log with the names of now. `kept`: also what is gone stays, which keys and what policies asked for cannot do without.
+fn follow_in_text(json: &str, changed: &[(String, Option<String>)], kept: bool) -> Result<String> {
     let mut out = String::with_capacity(json.len() + 16);
     for (name, raw) in sync_shared::object_members(json).map_err(Error::corrupt)? {
+        let now = match changed.iter().find(|(old, _)| *old == name) {
+            Some((_, None)) if !kept => continue,
+            Some((_, Some(now))) => now.as_str(),
+            _ => name.as_ref(),
+        };
         out.push(if out.is_empty() { '{' } else { ',' });
-        let name = renamed.iter().find(|(old, _)| *old == name).map_or(name.as_ref(), |(_, new)| new);
-        sync_shared::write_string(&mut out, name);
+        sync_shared::write_string(&mut out, now);
         out.push(':');
         out.push_str(raw);
     }
-    out.push('}');
+    out.push_str(if out.is_empty() { "{}" } else { "}" });
     Ok(out)
 }
 
@@ -137,8 +165,9 @@ pub fn state(host: &mut PgHost, table: &Table) -> Result<CaptureState> {
         truncates += spi::run(sql, &parameters, View::Latest, |rows| rows.row(0)?.integer(0))?.1;
     }
     let whole = count == TRIGGERS.len() as i64;
-    // Rows came or went with a partition that was attached or detached.
+    // Rows came or went with a partition that was attached, detached or dropped.
     let strays = our_triggers(table)?.iter().any(|(relation, _)| *relation != oid && !leaves.contains(relation));
+    let strays = strays || known_leaves(host, table)?.iter().any(|known| !leaves.contains(known));
     let intact = whole && !strays && truncates == leaves.len() as i64;
     Ok(CaptureState { table_name: Some(relation::name_of(oid)), columns: captured_columns(host, table, oid)?, intact, suspect: !intact || types_changed(table, oid), made_here: false })
 }
@@ -149,6 +178,16 @@ fn attributes(host: &PgHost, table: &Table) -> Result<Vec<(i16, String)>> {
     let parameters = [Parameter::of(ValueRef::Integer(table.id))?];
     let (_, text) = spi::run(&sql, &parameters, View::Latest, |rows| rows.row(0)?.optional_text(0))?;
     text.map_or(Ok(Vec::new()), |text| serde_json::from_str(&text).map_err(Error::corrupt))
+}
+
+/// The tables that held the table's rows when capture was installed.
+fn known_leaves(host: &PgHost, table: &Table) -> Result<Vec<Oid>> {
+    let sql = format!("SELECT pg_catalog.unnest(leaves)::oid FROM {}._sync_tables WHERE table_id = $1", host.extension.schema_name);
+    let parameters = [Parameter::of(ValueRef::Integer(table.id))?];
+    let (_, leaves) = spi::run(&sql, &parameters, View::Latest, |rows| {
+        Ok((0..rows.len()).filter_map(|at| rows.datum(at, 0)).map(|oid| Oid::from_u32(oid.value() as u32)).collect())
+    })?;
+    Ok(leaves)
 }
 
 /// The captured columns under their names of now; None if one of them is gone.

@@ -28,6 +28,7 @@ mod home;
 mod host;
 mod identity;
 mod install;
+mod living;
 mod locks;
 mod log;
 mod notify;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::quote::c_string;
-use crate::{buffer, captured, extension, fence, statement};
+use crate::{buffer, captured, extension, fence, living, statement};
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -59,6 +59,7 @@ unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, _ar
             fence::leave();
             statement::reset();
             buffer::clear();
+            living::reset();
         }
         _ => {}
     }

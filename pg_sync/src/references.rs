@@ -1,6 +1,9 @@
-//! Foreign keys during an apply. Those that can be are checked at its end, so that order does not matter; who violates them is named.
-//! The others are the server's: it refuses the row, which is tried again as long as others make progress. A table is looked into as its
-//! owner, as the server does.
+//! Constraints that can be checked late, during an apply. They are checked at its end, so that order does not matter.
+//!
+//! Who violates a foreign key is found and named. Who violates another constraint (a unique or exclusion constraint, a constraint trigger)
+//! only the server knows: the changes are written again with that checked at once, so that it refuses the row. Foreign keys that cannot
+//! wait are the server's from the first: the row is tried again as long as others make progress. A table is looked into as its owner, as
+//! the server does.
 
 use crate::definer::{Definer, SafePath};
 use crate::host::PgHost;
@@ -8,44 +11,103 @@ use crate::quote::{Identifier, rows_of};
 use crate::relation;
 use crate::spi::{self, Parameter, View};
 use crate::transaction::in_subtransaction;
-use sync_shared::{Catalog, Reference, Result, RowHash, Table, Touched, Value, ValueRef, Violation};
+use sync_shared::{Catalog, EngineError, Reference, Result, Row as _, RowHash, Scope, Table, Touched, Value, ValueRef, Violation};
 
-/// Is there a foreign key that can wait?
+/// When what can be checked late is checked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Checks {
+    /// At the end.
+    Late,
+    /// Foreign keys at the end, the rest with the row.
+    OnlyKeysLate,
+    /// With the row.
+    AtOnce,
+    /// At the end, and what is found then is not for us to judge: it did not hold before we wrote anything.
+    Callers,
+}
+
+impl Checks {
+    /// After late checks have failed and nobody was found who did it.
+    pub fn sooner(self) -> Option<Checks> {
+        match self {
+            Checks::Late => Some(Checks::OnlyKeysLate),
+            Checks::OnlyKeysLate => Some(Checks::AtOnce),
+            Checks::AtOnce | Checks::Callers => None,
+        }
+    }
+}
+
+/// Is there a constraint that can wait?
 fn any_deferrable(host: &mut PgHost) -> Result<bool> {
     if let Some(known) = host.any_deferrable {
         return Ok(known);
     }
     let _path = SafePath::enter();
-    let sql = "SELECT 1 FROM pg_catalog.pg_constraint WHERE contype = 'f' AND condeferrable LIMIT 1";
+    let sql = "SELECT 1 FROM pg_catalog.pg_constraint WHERE condeferrable LIMIT 1";
     let (_, any) = spi::run(sql, &[], View::Latest, |rows| Ok(rows.len() > 0))?;
     host.any_deferrable = Some(any);
     Ok(any)
 }
 
 pub fn begin(host: &mut PgHost) -> Result<()> {
-    if any_deferrable(host)? {
-        spi::execute("SET CONSTRAINTS ALL DEFERRED", &[])?;
+    if !any_deferrable(host)? {
+        return Ok(());
+    }
+    if host.checks != Checks::Late && failure()?.is_some() {
+        host.checks = Checks::Callers;
+    }
+    spi::execute("SET CONSTRAINTS ALL DEFERRED", &[])?;
+    match host.checks {
+        Checks::Late | Checks::Callers => {}
+        Checks::OnlyKeysLate => {
+            if let Some(others) = others_than_keys()? {
+                spi::execute(&format!("SET CONSTRAINTS {others} IMMEDIATE"), &[])?;
+            }
+        }
+        Checks::AtOnce => {
+            spi::execute("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+        }
     }
     Ok(())
 }
 
-/// Which of the rows violate a foreign key as things stand.
-pub fn violations(host: &mut PgHost, catalog: &Catalog, touched: &[Touched]) -> Result<Vec<Violation>> {
-    if touched.is_empty() || !any_deferrable(host)? {
-        return Ok(Vec::new());
-    }
-    // What is found here is found again at the commit: nothing of the check is kept.
-    let mut holds = false;
+/// The names of the constraints that can wait and are no foreign keys, as far as the caller can name them: what they lead to runs as the
+/// caller.
+fn others_than_keys() -> Result<Option<String>> {
+    let _path = SafePath::enter();
+    let sql = "SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ') FROM pg_constraint AS c \
+               JOIN pg_namespace AS n ON n.oid = c.connamespace WHERE c.condeferrable AND c.contype <> 'f' AND has_schema_privilege(n.oid, 'USAGE')";
+    spi::run(sql, &[], View::Latest, |rows| rows.row(0)?.optional_text(0)).map(|(_, names)| names)
+}
+
+/// What the server finds when it checks now what was to be checked late; None if all holds. Nothing of a check that fails is kept.
+fn failure() -> Result<Option<EngineError>> {
     let checked = in_subtransaction(|| {
-        spi::execute("SET CONSTRAINTS ALL IMMEDIATE", &[]).map(|_| ()).ok();
-        holds = true;
-        spi::execute("SET CONSTRAINTS ALL DEFERRED", &[]).map(|_| ()).ok();
+        spi::execute("SET CONSTRAINTS ALL IMMEDIATE", &[])?;
+        spi::execute("SET CONSTRAINTS ALL DEFERRED", &[])
     });
     match checked {
-        Ok(()) if holds => return Ok(Vec::new()),
-        Err(error) if error.scope == sync_shared::Scope::Call => return Err(error.into()),
-        _ => {}
+        Ok(done) => done.map(|_| None),
+        Err(error) if error.scope == Scope::Call => Err(error.into()),
+        Err(error) => Ok(Some(error)),
     }
+}
+
+/// Which of the rows violate a foreign key as things stand. An error that narrows if it is something else that does not hold.
+pub fn violations(host: &mut PgHost, catalog: &Catalog, touched: &[Touched]) -> Result<Vec<Violation>> {
+    if host.checks == Checks::AtOnce || !any_deferrable(host)? {
+        return Ok(Vec::new());
+    }
+    let Some(error) = failure()? else { return Ok(Vec::new()) };
+    let found = who_violates(host, catalog, touched)?;
+    if found.is_empty() && host.checks != Checks::Callers {
+        host.check_sooner = true;
+        return Err(error.into());
+    }
+    Ok(found)
+}
+
+fn who_violates(host: &mut PgHost, catalog: &Catalog, touched: &[Touched]) -> Result<Vec<Violation>> {
     let children: Vec<(usize, Reference)> = catalog
         .tracked()
         .flat_map(|(index, table)| table.references.iter().map(move |reference| (index, reference.clone())))

@@ -9,6 +9,7 @@ use crate::pending::{self, Logged, Pending, PendingRow};
 use crate::pinned::Pinned;
 use crate::spi::{self, Aim, Parameter, View};
 use crate::tables::TablePlan;
+use pgrx::prelude::*;
 use sync_shared::{Label, Operation, Result, Row, RowFailure, Table, Value, Written};
 
 /// A row as the server takes it.
@@ -75,7 +76,7 @@ pub fn remove_row(
         if ran.count == 0 && is_there(&plan, &key)? {
             return Err(if is_ours { ignored() } else { overtaken(host, &plan, &key, &pk_value)? });
         }
-        if ran.count == 0 && is_hidden(&plan, &key)? {
+        if ran.count == 0 && exists(&plan, &key)? {
             return Err(hidden());
         }
         host.release(plan.id, &pk_value);
@@ -130,6 +131,9 @@ pub fn write_row(
     }
     let ran = run(plan, given, &plan.insert_row(given), values, pending())?;
     if ran.count > 0 {
+        if ran.entry.is_none() && !exists(plan, key)? {
+            refuse_other_key(plan, pk_value);
+        }
         host.hold(plan.id, pk_value);
         crate::identity::advance(plan, given, values);
         return Ok(ran.written());
@@ -143,6 +147,19 @@ pub fn write_row(
         }
         false => Err(ignored()),
     }
+}
+
+/// A row was inserted, and not with its key: raises, which undoes it. Followed, it would have both keys at whoever sent it.
+fn refuse_other_key(plan: &TablePlan, pk_value: &str) {
+    ereport!(
+        ERROR,
+        PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+        format!(
+            "a trigger or a rule of {} gives the row of the key {pk_value} another key; let it leave keys as they are, or write keys on every \
+             replica as it would",
+            plan.name
+        )
+    );
 }
 
 /// Another writer has made the row: it is locked and has to be judged again. One that cannot be locked is not the caller's to write.
@@ -183,8 +200,8 @@ fn is_there(plan: &TablePlan, key: &[Parameter]) -> Result<bool> {
     spi::run(&plan.find_row(), key, View::Latest, |rows| Ok(rows.len() > 0)).map(|(_, there)| there)
 }
 
-/// Is there a row, which the caller did not see?
-fn is_hidden(plan: &TablePlan, key: &[Parameter]) -> Result<bool> {
+/// Is there a row, also if the caller does not see it?
+fn exists(plan: &TablePlan, key: &[Parameter]) -> Result<bool> {
     let _definer = Definer::owner_of(plan.relation);
     is_there(plan, key)
 }
@@ -215,5 +232,5 @@ fn hidden() -> RowFailure {
 }
 
 fn ignored() -> RowFailure {
-    RowFailure::refused("ConstraintViolation", "38000", "a trigger ignored the row, or row-level security hides it")
+    RowFailure::refused("ConstraintViolation", "38000", "a trigger ignored the row or gave it the key of another, or row-level security hides it")
 }

@@ -5,6 +5,8 @@ use crate::error::caught;
 use pgrx::PgTryBuilder;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
 use std::panic::AssertUnwindSafe;
 use sync_shared::EngineError;
 
@@ -42,6 +44,7 @@ impl Unit {
 pub fn catch<T>(body: impl FnOnce() -> T) -> Result<T, Box<CaughtError>> {
     // SAFETY: where memory is taken from is put back after an error.
     let context = unsafe { pg_sys::CurrentMemoryContext };
+    let _watch = CodeWatch::begin();
     let result = PgTryBuilder::new(AssertUnwindSafe(|| Ok(body()))).catch_others(|error| Err(Box::new(error))).execute();
     if result.is_err() {
         // SAFETY: as above.
@@ -56,4 +59,45 @@ pub fn in_subtransaction<T>(body: impl FnOnce() -> T) -> Result<T, EngineError> 
     let result = catch(body);
     unit.end(result.is_ok());
     result.map_err(caught)
+}
+
+thread_local! {
+    static CODE: Cell<i32> = const { Cell::new(0) };
+}
+
+/// The SQLSTATE of what was raised last within [`catch`]: pgrx knows the server's own codes only, and a trigger may raise any.
+pub fn last_code() -> i32 {
+    CODE.get()
+}
+
+/// While it lives, the server tells the code of whatever is raised.
+struct CodeWatch(Box<pg_sys::ErrorContextCallback>);
+
+impl CodeWatch {
+    fn begin() -> CodeWatch {
+        // SAFETY: the server calls it for as long as it is the first of its list or behind others, which Drop ends.
+        unsafe {
+            let previous = pg_sys::error_context_stack;
+            let mut callback = Box::new(pg_sys::ErrorContextCallback { previous, callback: Some(note_code), arg: std::ptr::null_mut() });
+            pg_sys::error_context_stack = &raw mut *callback;
+            CODE.set(0);
+            CodeWatch(callback)
+        }
+    }
+}
+
+impl Drop for CodeWatch {
+    fn drop(&mut self) {
+        // SAFETY: what was there before.
+        unsafe { pg_sys::error_context_stack = self.0.previous };
+    }
+}
+
+/// Within the server's own reporting: nothing may be raised here.
+unsafe extern "C-unwind" fn note_code(_argument: *mut c_void) {
+    unsafe extern "C-unwind" {
+        fn geterrcode() -> c_int;
+    }
+    // SAFETY: in an error callback.
+    CODE.set(unsafe { geterrcode() });
 }

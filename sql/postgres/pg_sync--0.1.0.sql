@@ -46,7 +46,8 @@ CREATE TABLE _sync_tables (
   tracked smallint NOT NULL,
   layout bigint NOT NULL,
   relation regclass,
-  attributes text COLLATE "C"
+  attributes text COLLATE "C",
+  leaves regclass[]
 );
 COMMENT ON TABLE _sync_tables IS 'What is tracked, and how.';
 COMMENT ON COLUMN _sync_tables.table_id IS 'The argument of the table''s capture triggers.';
@@ -59,6 +60,7 @@ COMMENT ON COLUMN _sync_tables.tracked IS '0: untracked since; its log entries a
 COMMENT ON COLUMN _sync_tables.layout IS 'Layout of new log entries.';
 COMMENT ON COLUMN _sync_tables.relation IS 'The table itself, whatever its name.';
 COMMENT ON COLUMN _sync_tables.attributes IS 'JSON: the captured columns by attribute number, under the names that the log has.';
+COMMENT ON COLUMN _sync_tables.leaves IS 'The tables that hold its rows: its partitions, or itself.';
 
 CREATE TABLE _sync_layouts (
   layout bigint PRIMARY KEY,
@@ -316,7 +318,7 @@ REVOKE ALL ON FUNCTION _sync_capture() FROM PUBLIC;
 CREATE FUNCTION _sync_follow_ddl() RETURNS event_trigger LANGUAGE c AS 'MODULE_PATHNAME', 'sync_follow_ddl';
 COMMENT ON FUNCTION _sync_follow_ddl() IS 'Brings capture in line with a tracked table whose definition has changed.';
 CREATE EVENT TRIGGER _sync_follow_ddl ON ddl_command_end
-  WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'DROP TABLE', 'DROP SCHEMA', 'DROP OWNED')
+  WHEN TAG IN ('ALTER TABLE', 'ALTER TYPE', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'DROP TABLE', 'DROP SCHEMA', 'DROP OWNED')
   EXECUTE FUNCTION _sync_follow_ddl();
 COMMENT ON EVENT TRIGGER _sync_follow_ddl IS 'Capture follows the definitions of tracked tables.';
 

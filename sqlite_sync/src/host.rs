@@ -210,6 +210,10 @@ impl Host for SqliteHost<'_> {
         log::head(self)
     }
 
+    fn held_back_since(&mut self) -> Result<Option<i64>> {
+        Ok(None)
+    }
+
     fn writes_alone(&self) -> bool {
         true
     }

@@ -126,6 +126,9 @@ pub trait Host {
     /// The highest version that can be read now, settled or not.
     fn tip(&mut self) -> Result<i64>;
 
+    /// Since when a transaction that is open keeps `head` below `tip`; None if the engine cannot tell. Milliseconds since 1970.
+    fn held_back_since(&mut self) -> Result<Option<i64>>;
+
     /// Does a unit of work keep every other writer out?
     fn writes_alone(&self) -> bool;
 

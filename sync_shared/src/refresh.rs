@@ -6,7 +6,7 @@
 
 use crate::catalog::Catalog;
 use crate::error::Result;
-use crate::host::{Host, in_transaction};
+use crate::host::{CaptureState, Host, in_transaction};
 use crate::check::unsupported;
 use crate::reconcile::reconcile_table;
 use crate::remade::has_lost_rows;
@@ -21,15 +21,41 @@ use std::collections::BTreeMap;
 pub fn refresh(host: &mut dyn Host) -> Result<()> {
     in_transaction(host, |host| {
         let before = State::load(host)?.uncaptured;
+        let catalog = Catalog::load(host)?;
+        let mut found = Vec::new();
+        for (_, table) in catalog.tracked() {
+            found.push((table.id, host.capture_state(table)?));
+        }
+        make_way(host, &catalog, &found)?;
         let mut uncaptured = Uncaptured::default();
-        for (_, table) in Catalog::load(host)?.tracked() {
-            uncaptured.set(table, follow(host, table.id, &before)?);
+        for ((_, table), (id, capture)) in catalog.tracked().zip(&found) {
+            uncaptured.set(table, follow(host, *id, capture, &before)?);
         }
         if uncaptured != before {
             uncaptured.store(host)?;
         }
         settle(host)
     })
+}
+
+/// A table may have the name now that another had: tables that have swapped names, or one in the place of another that is gone or is not
+/// tracked any more. Whoever had the name gives it up first, and its capture with it.
+fn make_way(host: &mut dyn Host, catalog: &Catalog, found: &[(i64, CaptureState)]) -> Result<()> {
+    let name_now = |id: i64| found.iter().find(|(i, _)| *i == id).and_then(|(_, capture)| capture.table_name.as_deref());
+    let has_moved = |table: &Table| name_now(table.id).is_some_and(|now| !now.eq_ignore_ascii_case(&table.table_name));
+    for table in catalog.tables.iter().filter(|table| has_moved(table)) {
+        let is_in_the_way = |other: &&Table| other.id != table.id && name_now(table.id).is_some_and(|n| other.table_name.eq_ignore_ascii_case(n));
+        let Some(other) = catalog.tables.iter().find(is_in_the_way) else { continue };
+        if other.tracked {
+            host.remove_capture(other)?;
+        }
+        let given_up = format!("{} (once, {})", other.table_name, other.id);
+        host.execute(
+            "UPDATE _sync_tables SET table_name = ?2, tracked = ?3 WHERE table_id = ?1",
+            &[ValueRef::Integer(other.id), ValueRef::Text(&given_up), ValueRef::Integer(i64::from(other.tracked && has_moved(other)))],
+        )?;
+    }
+    Ok(())
 }
 
 /// Installs the capture of every tracked table anew.
@@ -119,10 +145,9 @@ pub fn store_definition(host: &mut dyn Host, table_id: i64, layout: i64, definit
 }
 
 /// Brings the capture of one table in line with it; returns why it is off, if it is.
-fn follow(host: &mut dyn Host, id: i64, before: &Uncaptured) -> Result<Option<Cause>> {
+fn follow(host: &mut dyn Host, id: i64, capture: &CaptureState, before: &Uncaptured) -> Result<Option<Cause>> {
     let catalog = Catalog::load(host)?;
-    let Some(table) = catalog.tables.iter().find(|t| t.id == id) else { return Ok(None) };
-    let capture = host.capture_state(table)?;
+    let Some(table) = catalog.tracked().map(|(_, t)| t).find(|t| t.id == id) else { return Ok(None) };
     let Some(table_name) = capture.table_name.clone() else { return Ok(None) };
     let Some(description) = host.describe(&table_name)? else { return Ok(None) };
     let is_captured = capture.columns.is_some();
@@ -162,7 +187,7 @@ fn follow(host: &mut dyn Host, id: i64, before: &Uncaptured) -> Result<Option<Ca
     }
     let catalog = Catalog::load(host)?;
     let Some(index) = catalog.tables.iter().position(|t| t.id == id) else { return Ok(None) };
-    if has_lost_rows(host, &catalog, index, &capture, before.has_lost_rows(&catalog.tables[index]))? {
+    if has_lost_rows(host, &catalog, index, capture, before.has_lost_rows(&catalog.tables[index]))? {
         return Ok(Some(Cause::RowsGone));
     }
     host.install_capture(&catalog, &catalog.tables[index])?;

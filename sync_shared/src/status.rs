@@ -7,6 +7,7 @@ use crate::error::{Kind, Result};
 use crate::host::{Host, query_integer};
 use crate::log_entry::LogRange;
 use crate::progress;
+use crate::stamp;
 use crate::table::Table;
 use crate::unseen::{Peer, count_unseen};
 use serde_json::{Value as Json, json};
@@ -42,7 +43,8 @@ pub fn tables(host: &mut dyn Host, counted: bool) -> Result<Vec<TrackedSummary>>
         .collect())
 }
 
-/// Tables with rows, entries and tombstones; what waits; clients and their lag; the log's size.
+/// Tables with rows, entries and tombstones; what waits; clients and their lag; the log's size; and what a transaction that is open keeps
+/// from being fetched.
 pub fn status(host: &mut dyn Host) -> Result<String> {
     let (state, catalog) = Catalog::open(host)?;
     let counts = count_entries(host, &catalog)?;
@@ -84,6 +86,11 @@ pub fn status(host: &mut dyn Host) -> Result<String> {
         "maxVersion": head,
         "logBytes": host.log_bytes()?,
     });
+    let tip = host.tip()?;
+    if tip > head {
+        let since = host.held_back_since()?.map(stamp::format);
+        answer["heldBack"] = json!({ "versions": tip - head, "since": since });
+    }
     if !state.progress.is_empty() {
         answer["sync"] = progress::read(&state.progress);
     }

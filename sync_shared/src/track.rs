@@ -28,18 +28,33 @@ pub fn track_table(host: &mut dyn Host, table_name: &str, options: Option<&str>)
         }
         init(host, None)?;
         let (State { uncaptured, .. }, catalog) = Catalog::open(host)?;
-        let known = catalog.tables.iter().find(|t| t.table_name.eq_ignore_ascii_case(&description.table_name));
+        let mut known = catalog.tables.iter().find(|t| t.table_name.eq_ignore_ascii_case(&description.table_name));
         known.map_or(Ok(()), |table| uncaptured.check(table))?;
+        if known.is_none() {
+            known = predecessor(host, &catalog, given.name.as_deref().unwrap_or(&description.table_name))?;
+        }
         let wanted = Wanted::new(host, given, known, &description)?;
         if let Some(other) = catalog.tables.iter().find(|t| t.name.eq_ignore_ascii_case(&wanted.name))
             && known.is_none_or(|k| k.id != other.id)
         {
-            return Err(Error::argument(format!("the name {:?} is already that of table {:?}", wanted.name, other.table_name)));
+            let (name, there) = (&wanted.name, &other.table_name);
+            return Err(Error::argument(format!(
+                "the name {name:?} is already that of table {there:?}; give another name, or call sync_untrack_table({there:?}) first if this table \
+                 takes its place"
+            )));
         }
         let backfilled = apply_tracking(host, &description, known, &wanted)?;
         settle(host)?;
         answer(host, &description, backfilled)
     })
+}
+
+/// A table that had this name on the wire, is not tracked any more or is gone, and whose place another takes: its log is gone on with, so
+/// that whoever has its rows gets the differences.
+fn predecessor<'c>(host: &mut dyn Host, catalog: &'c Catalog, name: &str) -> Result<Option<&'c Table>> {
+    let Some(table) = catalog.tables.iter().find(|t| t.name.eq_ignore_ascii_case(name)) else { return Ok(None) };
+    let is_left = !table.tracked || host.describe(&table.table_name)?.is_none();
+    Ok(is_left.then_some(table))
 }
 
 /// Stops tracking. Log entries stay and are still served. False if the table was not tracked.
@@ -184,12 +199,13 @@ fn apply_tracking(host: &mut dyn Host, description: &Description, known: Option<
         }
     };
     host.execute(
-        "UPDATE _sync_tables SET name = ?2, conflict_strategy = ?3, resolver = ?4, tracked = 1 WHERE table_id = ?1",
+        "UPDATE _sync_tables SET table_name = ?5, name = ?2, conflict_strategy = ?3, resolver = ?4, tracked = 1 WHERE table_id = ?1",
         &[
             ValueRef::Integer(id),
             ValueRef::Text(&wanted.name),
             ValueRef::Text(wanted.strategy.name()),
             wanted.resolver.as_deref().map_or(ValueRef::Null, ValueRef::Text),
+            ValueRef::Text(&description.table_name),
         ],
     )?;
     store_definition(host, id, layout, &definition)?;

@@ -1,5 +1,6 @@
 """Applying batches while others write: the rule decides, nothing is overwritten unseen, and nothing half-way stays."""
 
+import hashlib
 import json
 import threading
 import time
@@ -295,3 +296,136 @@ def test_a_row_that_may_be_seen_but_not_updated_waits(database, session):
     answer = session("viewer").apply(push(change(1, 1, "x"), change(2, 2, None, "Delete"), seen=2))
     assert (answer["applied"], len(answer["rejections"])) == (0, 2)
     assert len(database.rows("person")) == 2
+
+
+def codes(server):
+    return [(json.loads(key)["id"], code) for key, code in server.sql("SELECT pk_value, code FROM sync_rejections() ORDER BY id")]
+
+
+def test_a_row_that_a_trigger_puts_back_when_an_apply_deletes_it(database):
+    database.sql("INSERT INTO person VALUES (1, 'a', NULL)")
+    database.script("""
+    CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+      INSERT INTO person VALUES (OLD.id, 'kept ' || OLD.name); RETURN NULL;
+    END $$;
+    CREATE TRIGGER a_trigger AFTER DELETE ON person FOR EACH ROW EXECUTE FUNCTION keep();
+    """)
+    answer = database.apply(push(change(1, 1, None, "Delete"), seen=1))
+    assert answer["rejected"] == 0
+    [*_, sent] = database.fetch(1, exclude=SENDER)["changes"]
+    assert json.loads(sent["payload"])["name"] == "kept a" and database.rows("person") == [(1, "kept a", None)]
+
+
+LONG = "".join(hashlib.sha256(bytes([n % 256, n // 256])).hexdigest() for n in range(300))
+
+
+@pytest.mark.parametrize("name, code, statement", [
+    (LONG, "54000", "CREATE INDEX ON person(name)"),
+    ("[" * 50000, "54001", "ALTER TABLE person ALTER name TYPE json USING name::json"),
+    ("feature", "0A000", None), ("state", "55000", None), ("own", "ZZ123", None), ("cursor", "24000", None),
+])
+def test_what_the_server_refuses_for_whatever_reason_is_the_rows(database, name, code, statement):
+    """And holds up no other."""
+    if statement:
+        database.sql(statement)
+    else:
+        database.script(f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no' USING ERRCODE = '{code}'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON person FOR EACH ROW WHEN (NEW.name = '{name}') EXECUTE FUNCTION refuse();
+        """)
+    answer = database.apply(push(change(1, 1, name), change(2, 2, "2")))
+    assert (answer["applied"], answer["rejected"]) == (1, 1)
+    assert codes(database) == [(1, code)] and database.value("SELECT count(*) FROM person") == 1
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01", "53100", "55P03", "57014", "58030"])
+def test_what_concerns_the_whole_call_moves_nothing(database, code):
+    database.script(f"""
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no' USING ERRCODE = '{code}'; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON person FOR EACH ROW WHEN (NEW.id = 2) EXECUTE FUNCTION refuse();
+    """)
+    with pytest.raises(psycopg.Error) as raised:
+        database.apply(push(change(1, 1, "a"), change(2, 2, "b")))
+    assert raised.value.sqlstate == code
+    assert database.rows("person") == [] and codes(database) == []
+
+
+LATE = {
+    "unique": ("CONSTRAINT late UNIQUE (name) DEFERRABLE INITIALLY DEFERRED", "a", "23505"),
+    "exclusion": ("CONSTRAINT late EXCLUDE USING btree (name WITH =) DEFERRABLE", "a", "23P01"),
+    "trigger": (None, "refused", "P0001"),
+}
+
+
+@pytest.fixture(params=LATE)
+def late(request, make_database):
+    """A table with a constraint that is checked late, a name that breaks it, and the code of that."""
+    constraint, name, code = LATE[request.param]
+    database = make_database(f"CREATE TABLE person(id bigint PRIMARY KEY, name text, email text{', ' + constraint if constraint else ''})")
+    if not constraint:
+        database.script("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF NEW.name = 'refused' THEN RAISE 'no'; END IF; RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER late AFTER INSERT OR UPDATE ON person DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();
+        """)
+    database.track("person")
+    database.sql("INSERT INTO person VALUES (1, 'a', NULL), (2, 'b', NULL)")
+    return database, name, code
+
+
+@pytest.mark.parametrize("rows", [5, 40])
+def test_a_row_that_breaks_a_constraint_that_is_checked_late_waits_alone(late, rows):
+    server, name, code = late
+    changes = [change(n, 100 + n, name if n == 3 else f"row {n}") for n in range(1, rows + 1)]
+    answer = server.apply(push(*changes, seen=2))
+    assert (answer["applied"], answer["rejected"]) == (rows - 1, 1)
+    assert codes(server) == [(103, code)]
+    assert server.apply(push(change(rows + 1, 200, "later"), seen=2))["applied"] == 1
+    server.sql("UPDATE person SET name = 'free' WHERE id = 1")
+    server.sql("DROP TRIGGER IF EXISTS late ON person")
+    assert server.json("SELECT sync_retry()")["applied"] == 1 and codes(server) == []
+
+
+def test_rows_swap_their_values_under_a_constraint_that_is_checked_late(late):
+    server, _, _ = late
+    answer = server.apply(push(change(1, 1, "b"), change(2, 2, "a"), seen=2))
+    assert (answer["applied"], answer["rejected"]) == (2, 0)
+    assert server.rows("person") == [(1, "b", None), (2, "a", None)]
+
+
+def test_a_delete_that_a_table_which_is_not_tracked_refuses_late_waits(database):
+    database.sql("INSERT INTO person VALUES (1, 'a', NULL), (2, 'b', NULL)")
+    database.sql("CREATE TABLE other(person bigint REFERENCES person DEFERRABLE INITIALLY DEFERRED)")
+    database.sql("INSERT INTO other VALUES (1)")
+    answer = database.apply(push(change(1, 1, None, "Delete"), change(2, 2, None, "Delete"), seen=2))
+    assert (answer["applied"], answer["deferred"]) == (1, 1)
+    assert codes(database) == [(1, "23503")] and database.rows("person") == [(1, "a", None)]
+
+
+def test_what_the_caller_has_left_broken_for_now_is_no_row_s(late):
+    server, name, code = late
+    with pytest.raises(psycopg.Error) as raised, server.transaction():
+        server.sql("SET CONSTRAINTS ALL DEFERRED")
+        server.sql("INSERT INTO person VALUES (3, ?, NULL)", name)
+        assert server.apply(push(change(1, 4, "fine"), seen=2))["applied"] == 1
+    assert raised.value.sqlstate == code
+
+
+NORMALISES = """
+CREATE TABLE person(id text PRIMARY KEY, name text, email text);
+CREATE FUNCTION normalise() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id = lower(NEW.id); RETURN NEW; END $$;
+CREATE TRIGGER normalise BEFORE INSERT OR UPDATE ON person FOR EACH ROW EXECUTE FUNCTION normalise();
+"""
+
+
+def test_a_row_that_a_trigger_gives_another_key_waits_and_says_so(make_database):
+    server = make_database()
+    server.script(NORMALISES)
+    server.track("person")
+    answer = server.apply(push(change(1, "Bob", "b"), change(2, "eve", "e")))
+    assert (answer["applied"], answer["rejected"]) == (1, 1)
+    [(message,)] = server.sql("SELECT message FROM sync_rejections()")
+    assert "another key" in message and '{"id":"Bob"}' in message
+    assert server.rows("person") == [("eve", "e", None)]
+    assert [change["pkValue"] for change in server.fetch()["changes"]] == ['{"id":"eve"}']

@@ -182,6 +182,25 @@ def test_a_transaction_does_not_serve_what_it_may_still_roll_back(session):
     assert served(writer)[0] == [1]
 
 
+def test_the_status_says_since_when_and_how_much_is_held_back(session):
+    slow, fast, reader = session(), session(), session()
+    assert "heldBack" not in reader.status
+    slow.sql("BEGIN")
+    put(slow, 1)
+    put(fast, 2)
+    began = slow.value("SELECT to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+    assert reader.status["heldBack"] == {"versions": 2, "since": began}
+    slow.sql("ROLLBACK")
+    assert "heldBack" not in reader.status
+    slow.sql("BEGIN")
+    put(slow, 3)
+    slow.sql("PREPARE TRANSACTION 'held'")
+    prepared = reader.status["heldBack"]
+    assert prepared["versions"] == 1 and prepared["since"] > began
+    slow.sql("ROLLBACK PREPARED 'held'")
+    assert "heldBack" not in reader.status
+
+
 def test_no_sql_can_take_the_fence_away(session):
     slow, fast, reader = session(), session(), session()
     slow.sql("BEGIN")

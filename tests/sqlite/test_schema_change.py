@@ -157,6 +157,50 @@ def test_a_renamed_table_goes_on(synced):
     assert server.sql("SELECT table_name FROM sync_tables()") == [("Human",)]
 
 
+TWO = ["CREATE TABLE a(id INTEGER PRIMARY KEY, v TEXT)", "CREATE TABLE b(id INTEGER PRIMARY KEY, w TEXT)"]
+
+
+@pytest.mark.parametrize("names", [
+    [("a", "b"), ("b", "a")],
+    [("a", "b"), ("b", "c")],
+    [("b", "c"), ("a", "b")],
+])
+def test_tables_that_take_each_others_names_go_on(make_pair, names):
+    """Under the names that they have for others: a table's name is its own replica's affair."""
+    server, client = make_pair(*TWO, track=["a", "b"])
+    server.sql("INSERT INTO a VALUES (1, 'of a')")
+    server.sql("INSERT INTO b VALUES (1, 'of b')")
+    client.sync(server)
+    for old, new in names:
+        alter(f"ALTER TABLE {old} RENAME TO old_{new}", client)
+    for _, new in names:
+        alter(f"ALTER TABLE old_{new} RENAME TO {new}", client)
+    now = dict(names)
+    client.sql(f"UPDATE {now['a']} SET v = 'a, by the client'")
+    client.sql(f"INSERT INTO {now['b']} VALUES (2, 'b, by the client')")
+    client.sync(server)
+    server.sql("UPDATE b SET w = 'b, by the server' WHERE id = 1")
+    client.sync(server)
+    assert client.rows(now["a"]) == server.rows("a") == [(1, "a, by the client")]
+    assert client.rows(now["b"]) == server.rows("b") == [(1, "b, by the server"), (2, "b, by the client")]
+    assert sorted(client.sql("SELECT table_name, name FROM sync_tables()")) == sorted((new, old) for old, new in names)
+    triggers = dict(client.sql("SELECT name, tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE '%_sync_insert'"))
+    assert triggers == {f"{table}_sync_insert": table for table in now.values()}
+
+
+def test_a_table_that_takes_the_name_of_one_that_was_dropped(make_pair):
+    server, client = make_pair(*TWO, track=["a", "b"])
+    server.sql("INSERT INTO a VALUES (1, 'of a')")
+    client.sync(server)
+    alter("DROP TABLE b", client)
+    alter("ALTER TABLE a RENAME TO b", client)
+    client.sql("UPDATE b SET v = 'by the client'")
+    client.sync(server)
+    assert server.rows("a") == client.rows("b") == [(1, "by the client")]
+    assert server.rows("b") == []
+    assert client.sql("SELECT table_name, name FROM sync_tables()") == [("b", "a")]
+
+
 def test_a_dropped_column_goes_on(synced):
     server, client = synced
     for replica in synced:

@@ -142,6 +142,26 @@ def test_tracking_after_untracking_logs_what_was_missed(server, client):
     assert client.rows("Person") == server.rows("Person")
 
 
+@pytest.mark.parametrize("end", ["SELECT sync_untrack_table('blue')", "DROP TABLE blue"])
+def test_a_table_takes_the_place_of_one_that_was_renamed(server, client, end):
+    """It goes on with its log under its name, so whoever has the rows gets the differences."""
+    server.sql("INSERT INTO Person VALUES (1, 'Alice', NULL), (2, 'Bob', NULL)")
+    client.sync(server)
+    server.sql("CREATE TABLE green(Id INTEGER PRIMARY KEY, Name TEXT, Email TEXT)")
+    server.sql("INSERT INTO green SELECT * FROM Person WHERE Id = 1")
+    server.sql("ALTER TABLE Person RENAME TO blue")
+    server.sql("ALTER TABLE green RENAME TO Person")
+    with sync_error("InvalidArgument"):
+        server.track("Person")
+    server.sql(end)
+    server.track("Person")
+    server.sql("INSERT INTO Person VALUES (3, 'Carol', NULL)")
+    client.sql("INSERT INTO Person VALUES (4, 'Dan', NULL)")
+    client.sync(server)
+    assert [row[0] for row in server.rows("Person")] == [1, 3, 4]
+    assert client.rows("Person") == server.rows("Person") and client.hash() == server.hash()
+
+
 UNSUPPORTED = {
     "no primary key": ("CREATE TABLE t(a, b)", "t"),
     "a view": ("CREATE VIEW t AS SELECT 1 AS a", "t"),
