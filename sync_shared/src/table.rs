@@ -131,6 +131,8 @@ pub struct Description {
     pub nullable_key: bool,
     pub references: Vec<Reference>,
     /// Columns of UNIQUE indexes besides the primary key.
+    /// The name on the wire unless another is given.
+    pub name: String,
     pub unique: Vec<Vec<String>>,
     /// Sentences on what the host cannot capture or keep exactly, each with a code and a fix.
     pub notes: Vec<(String, String, String)>,

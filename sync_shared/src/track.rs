@@ -25,7 +25,7 @@ pub fn track_table(host: &mut dyn Host, table_name: &str, options: Option<&str>)
         }
         init(host, None)?;
         let (_, catalog) = Catalog::open(host)?;
-        let known = catalog.tables.iter().find(|t| t.table_name.eq_ignore_ascii_case(&description.table_name));
+        let known = catalog.known(host, &description.table_name)?.map(|index| &catalog.tables[index]);
         let wanted = Wanted::new(host, given, known, &description)?;
         if let Some(other) = catalog.tables.iter().find(|t| t.name.eq_ignore_ascii_case(&wanted.name))
             && known.is_none_or(|k| k.id != other.id)
@@ -140,7 +140,7 @@ impl Wanted {
         let resolver = given.resolver.or_else(|| known.and_then(|k| k.resolver.clone()));
         strategy.check_resolver(host, resolver.as_deref())?;
         Ok(Wanted {
-            name: given.name.or_else(|| known.map(|k| k.name.clone())).unwrap_or_else(|| description.table_name.clone()),
+            name: given.name.or_else(|| known.map(|k| k.name.clone())).unwrap_or_else(|| description.name.clone()),
             exclude: given.exclude.or_else(|| known.map(|k| k.exclude.clone())).unwrap_or_default(),
             backfill: given.backfill.unwrap_or(true),
             resolver: resolver.filter(|_| strategy == Strategy::Custom),
@@ -169,12 +169,13 @@ fn apply_tracking(host: &mut dyn Host, description: &Description, known: Option<
         }
     };
     host.execute(
-        "UPDATE _sync_tables SET name = ?2, conflict_strategy = ?3, resolver = ?4, tracked = 1 WHERE table_id = ?1",
+        "UPDATE _sync_tables SET table_name = ?5, name = ?2, conflict_strategy = ?3, resolver = ?4, tracked = 1 WHERE table_id = ?1",
         &[
             ValueRef::Integer(id),
             ValueRef::Text(&wanted.name),
             ValueRef::Text(wanted.strategy.name()),
             wanted.resolver.as_deref().map_or(ValueRef::Null, ValueRef::Text),
+            ValueRef::Text(&description.table_name),
         ],
     )?;
     store_definition(host, id, layout, &definition)?;
