@@ -336,6 +336,15 @@ def test_a_dot_in_a_name_is_none_between_two(make_database):
     assert [c["pk_value"] for c in database.log()][3:] == ['{"id":4}']
 
 
+def test_columns_that_differ_in_case_only_are_refused(make_database):
+    database = make_database('CREATE TABLE x("Name" int PRIMARY KEY, name text)')
+    with pg_error("UnsupportedTable") as error:
+        database.track("x")
+    assert '"Name"' in str(error.value) and '"name"' in str(error.value)
+    [(severity, code)] = database.sql("SELECT severity, code FROM sync_check_table('x')")
+    assert (severity, code) == ("error", "UnsupportedTable")
+
+
 @pytest.mark.parametrize(
     "create, name, kind",
     [
