@@ -19,6 +19,7 @@ mod raw;
 mod references;
 mod resolver;
 mod rows;
+mod scalar;
 mod sets;
 mod statements;
 mod sync_with;
