@@ -145,6 +145,17 @@ def test_untracked_tables_do_not_count(make_replica):
         replica.hash("untracked")
 
 
+def test_a_tracked_table_that_is_gone_is_named_until_it_is_untracked(make_replica):
+    replica = make_replica("any", PERSON, "CREATE TABLE t(id INTEGER PRIMARY KEY)", track=["Person", "t"])
+    replica.sql("DROP TABLE t")
+    for table in (None, "t", "T"):
+        with sync_error("TableNotFound") as error:
+            replica.hash(table)
+        assert '"t"' in error.message and "sync_untrack_table" in error.message
+    assert replica.value("SELECT sync_untrack_table('T')") == 1
+    assert replica.hash() == canonical.table_hash("Person", ["Id", "Name", "Email"], ["Id"], [])
+
+
 def test_verifying_takes_hex_in_any_case_and_names_both(server):
     assert server.value("SELECT sync_verify_hash(?, ?)", EMPTY.upper(), EMPTY) == 1
     with sync_error("HashMismatch") as error:
