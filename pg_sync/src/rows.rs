@@ -66,13 +66,13 @@ pub fn remove_row(
         let key = plan.key_parameters(key).map_err(mismatch)?;
         let pk_value = plan.write_key(&key)?;
         let before = append::count();
-        let pending = label.map(|label| PendingRow { pk_value: pk_value.clone(), values: None, label: *label });
+        let pending = PendingRow { pk_value: pk_value.clone(), values: None, label: label.copied() };
         let (mut count, mut entry) = (0, None);
         let is_ours = host.holds(plan.id, &pk_value) || host.is_table_locked(plan.id);
         // Without the right to lock or to delete the statement says what is missing.
         let is_ours = is_ours || !plan.can_lock() || !plan.can_lock_table();
         if is_ours {
-            (count, entry) = run(&plan, &[], &plan.delete_row(), &key, pending)?;
+            (count, entry) = run(&plan, &[], &plan.delete_row(), &key, Some(pending))?;
         }
         if count == 0 && is_there(&plan, &key)? {
             return Err(if is_ours { ignored() } else { overtaken(host, &plan, &key, &pk_value)? });
@@ -116,7 +116,7 @@ pub fn write_row(
     let Converted { values, key, pk_value } = row;
     let pending = || {
         let values = || values.iter().map(|value| value.datum).collect();
-        label.map(|label| PendingRow { pk_value: pk_value.clone(), values: Some(values()), label: *label })
+        Some(PendingRow { pk_value: pk_value.clone(), values: Some(values()), label: label.copied() })
     };
     let before = append::count();
     if host.holds(plan.id, pk_value) || (host.is_table_locked(plan.id) && is_there(plan, key)?) {
