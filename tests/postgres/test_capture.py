@@ -345,6 +345,30 @@ def test_columns_that_differ_in_case_only_are_refused(make_database):
     assert (severity, code) == ("error", "UnsupportedTable")
 
 
+def test_a_trigger_of_the_users_with_a_name_of_ours_is_left_alone(make_database):
+    database = make_database(
+        "CREATE TABLE x(id int PRIMARY KEY)",
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "CREATE TRIGGER x_sync_update BEFORE INSERT ON x FOR EACH ROW EXECUTE FUNCTION f()",
+    )
+    with pg_error("UnsupportedTable") as error:
+        database.track("x")
+    assert "x_sync_update" in str(error.value)
+    assert database.sql("SELECT * FROM sync_tables()") == []
+
+
+@pytest.mark.parametrize("tracked, other", [("p", "p1"), ("p1", "p")])
+def test_a_partition_and_its_table_are_not_both_tracked(make_database, tracked, other):
+    database = make_database(
+        "CREATE TABLE p(id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10)", track=[tracked],
+    )
+    with pg_error("UnsupportedTable") as error:
+        database.track(other)
+    assert "partition" in str(error.value)
+    database.sql("INSERT INTO p VALUES (1)")
+    assert [c["tableName"] for c in database.fetch()["changes"]] == [tracked]
+
+
 @pytest.mark.parametrize(
     "create, name, kind",
     [

@@ -161,6 +161,16 @@ def test_a_table_that_cannot_sync_is_refused(make_replica, reason):
     assert replica.sql("SELECT * FROM sync_tables()") == []
 
 
+def test_a_trigger_of_the_users_with_a_name_of_ours_is_left_alone(make_replica):
+    replica = make_replica("new", PERSON, "CREATE TABLE other(id INTEGER)")
+    replica.sql("CREATE TRIGGER person_SYNC_delete AFTER INSERT ON other BEGIN SELECT 1; END")
+    with sync_error("UnsupportedTable") as error:
+        replica.track("Person")
+    assert '"other"' in error.message
+    assert replica.sql("SELECT * FROM sync_tables()") == []
+    assert replica.sql("SELECT name FROM sqlite_schema WHERE type = 'trigger'") == [("person_SYNC_delete",)]
+
+
 @pytest.mark.parametrize("function", ["sync_track_table", "sync_untrack_table", "sync_reconcile", "sync_hash"])
 def test_a_table_that_does_not_exist_is_not_found(server, function):
     with sync_error("TableNotFound"):
