@@ -210,7 +210,7 @@ fn drop_triggers(table: &Table) -> Result<()> {
 /// The capture triggers of a table, also those on what was a partition of it once.
 fn our_triggers(table: &Table) -> Result<Vec<(Oid, String)>> {
     let sql = "SELECT t.tgrelid, t.tgname::text FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid \
-               WHERE p.proname = '_sync_capture' AND t.tgparentid = 0 AND t.tgargs = pg_catalog.convert_to($1, 'UTF8') || '\\x00'::bytea";
+               WHERE p.proname = '_sync_capture' AND t.tgparentid = 0 AND t.tgargs = pg_catalog.convert_to($1, 'UTF8') || pg_catalog.decode('00', 'hex')";
     let (_, triggers) = spi::run(sql, &[Parameter::of(ValueRef::Text(&table.id.to_string()))?], View::Latest, |rows| {
         let trigger = |at| {
             let row = rows.row(at)?;

@@ -60,7 +60,7 @@ SETUP = (
 )
 ODD = (
     "SET DateStyle = 'SQL, DMY'; SET TimeZone = 'America/St_Johns'; SET IntervalStyle = 'postgres_verbose';"
-    " SET bytea_output = 'escape'; SET extra_float_digits = -3"
+    " SET bytea_output = 'escape'; SET extra_float_digits = -3; SET array_nulls = off; SET standard_conforming_strings = off"
 )
 IDS = [f"{declared}-{own}" for declared, own, _ in TYPES]
 

@@ -369,6 +369,14 @@ def test_a_partition_and_its_table_are_not_both_tracked(make_database, tracked, 
     assert [c["tableName"] for c in database.fetch()["changes"]] == [tracked]
 
 
+def test_strings_of_the_old_style_change_nothing(make_database):
+    database = make_database("SET standard_conforming_strings = off", "CREATE TABLE x(id int PRIMARY KEY)", track=["x"])
+    database.sql("ALTER TABLE x ADD COLUMN v text")
+    database.sql("INSERT INTO x VALUES (1, 'a')")
+    assert [json.loads(c["payload"]) for c in database.log()] == [{"id": 1, "v": "a"}]
+    assert database.value("SELECT sync_untrack_table('x')") is True
+
+
 @pytest.mark.parametrize(
     "create, name, kind",
     [
