@@ -267,6 +267,12 @@ def test_check_table_finds_text_that_is_not_utf8(make_replica):
     assert any("UTF-8" in finding["message"] and finding["fix"] for finding in findings)
 
 
+def test_an_argument_that_is_not_utf8_is_refused(server):
+    for call in ("SELECT * FROM sync_check_table(CAST(x'ff' AS TEXT))", "SELECT sync_hash(CAST(x'ff' AS TEXT))"):
+        with sync_error("InvalidArgument"):
+            server.sql(call)
+
+
 def test_check_table_says_why_a_table_cannot_be_tracked(make_replica):
     replica = make_replica("new", "CREATE TABLE keyless(a)")
     findings = replica.records("SELECT * FROM sync_check_table('keyless')")
