@@ -140,6 +140,7 @@ def test_what_does_not_convert_exactly_is_rejected(make_server, make_replica, de
     ("timestamptz", "TIMESTAMP", "2024-05-06T09:08:09+02:00", "2024-05-06T07:08:09.000Z"),
     ("timestamp", "DATETIME", "2024-05-06 07:08:09", "2024-05-06T07:08:09.000"),
     ("uuid", "UUID", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+    ("time", "TIME", "03:04:05.100000", "03:04:05.1"),
     ("boolean", "BOOLEAN", 1, True),
     ("double precision", "REAL", 5, 5.0),
     ("numeric", "NUMERIC", 10.5, 10.5),

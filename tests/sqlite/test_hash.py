@@ -226,5 +226,7 @@ def test_equal_data_has_an_equal_hash_and_other_data_another(make_replica):
     for number, value in enumerate([None, "", 0, "0", b"0", 0.5, "null", b""]):
         replica = make_replica(f"r{number}", "CREATE TABLE t(id INTEGER PRIMARY KEY, x)", track=["t"])
         replica.sql("INSERT INTO t VALUES (1, ?)", value)
+    ("TIME", "10:30:00.250000", "10:30:00.25"),
+    ("TIME", "10:30:00.000", "10:30:00"),
         hashes.add(replica.hash())
     assert len(hashes) == 8
