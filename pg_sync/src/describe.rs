@@ -20,6 +20,7 @@ pub fn describe(host: &mut PgHost, name: &str) -> Result<Option<Description>> {
     let mut description = Description {
         kind,
         table_name: relation::name_of(oid),
+        name: relation::wire_name_of(oid),
         columns: Vec::new(),
         generated: Vec::new(),
         key: Vec::new(),

@@ -258,7 +258,7 @@ impl Host for PgHost {
                    (SELECT count(*) FROM pg_inherits AS h WHERE h.inhparent = c.oid), \
                    CASE WHEN c.relkind = 'p' THEN (SELECT count(*) FROM pg_partition_tree(c.oid)) END, \
                    (SELECT string_agg(concat_ws(' ', g.tgname, g.tgenabled), ',' ORDER BY g.tgname) FROM pg_trigger AS g \
-                   WHERE g.tgrelid = c.oid AND g.tgname LIKE '%\\_sync\\_%')), ';' ORDER BY t.table_id), ''), 0) \
+                   WHERE g.tgrelid = c.oid AND strpos(g.tgname, '_sync_') > 0)), ';' ORDER BY t.table_id), ''), 0) \
                    FROM _sync_tables AS t LEFT JOIN pg_class AS c ON c.oid = t.relation WHERE t.tracked = 1";
         let mut cookie = 0;
         self.query(sql, &[], &mut |row| {

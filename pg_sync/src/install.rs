@@ -7,7 +7,7 @@ use crate::quote::{Identifier, Literal, owned, qualified};
 use crate::relation;
 use crate::spi::{self, Aim, Parameter, View};
 use pgrx::pg_sys::{self, Oid};
-use sync_shared::{CaptureState, Error, Result, Row as _, Table, ValueRef};
+use sync_shared::{CaptureState, Error, Kind, Result, Row as _, Table, ValueRef};
 
 /// What a trigger is fired by, and whether for every row.
 const TRIGGERS: [(&str, &str); 3] = [("insert", "AFTER INSERT"), ("update", "AFTER UPDATE"), ("delete", "AFTER DELETE")];
@@ -74,11 +74,28 @@ pub fn install(host: &mut PgHost, table: &Table) -> Result<()> {
 
 /// A trigger that also fires for what logical replication writes, and that DROP EXTENSION takes along.
 fn create_trigger(relation: Oid, trigger: &str, event: &str, for_each: &str) -> Result<()> {
+    if let Some(is_ours) = trigger_there(relation, trigger)? {
+        let table = qualified(relation);
+        let reason = match is_ours {
+            true => format!("{table} is a partition of a tracked table, and would be logged twice if it or a table of it was tracked as well; track one of them"),
+            false => format!("{table} has a trigger of the name {trigger:?}, which capture needs; rename that trigger"),
+        };
+        return Err(Error::new(Kind::UnsupportedTable, reason));
+    }
     let (trigger, relation) = (Identifier(trigger), qualified(relation));
     spi::execute(&format!("CREATE TRIGGER {trigger} {event} ON {relation} FOR EACH {for_each}"), &[])?;
     spi::execute(&format!("ALTER TABLE {relation} ENABLE ALWAYS TRIGGER {trigger}"), &[])?;
     spi::execute(&format!("ALTER TRIGGER {trigger} ON {relation} DEPENDS ON EXTENSION pg_sync"), &[])?;
     Ok(())
+}
+
+/// Is there a trigger of this name on a relation, and is it one of ours?
+fn trigger_there(relation: Oid, trigger: &str) -> Result<Option<bool>> {
+    let sql = "SELECT p.proname = '_sync_capture' FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid \
+               WHERE t.tgrelid = $1::oid AND t.tgname = $2";
+    let parameters = [Parameter::of(ValueRef::Integer(i64::from(relation.to_u32())))?, Parameter::of(ValueRef::Text(trigger))?];
+    spi::run(sql, &parameters, View::Latest, |rows| if rows.len() > 0 { rows.row(0)?.integer(0).map(|ours| Some(ours != 0)) } else { Ok(None) })
+        .map(|(_, found)| found)
 }
 
 /// The log holds the columns of now under the names of now: who pulls from the beginning has no others. `changed`: the names of before,
@@ -232,7 +249,7 @@ fn drop_triggers(table: &Table) -> Result<()> {
 /// The capture triggers of a table, also those on what was a partition of it once.
 fn our_triggers(table: &Table) -> Result<Vec<(Oid, String)>> {
     let sql = "SELECT t.tgrelid, t.tgname::text FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid \
-               WHERE p.proname = '_sync_capture' AND t.tgparentid = 0 AND t.tgargs = pg_catalog.convert_to($1, 'UTF8') || '\\x00'::bytea";
+               WHERE p.proname = '_sync_capture' AND t.tgparentid = 0 AND t.tgargs = pg_catalog.convert_to($1, 'UTF8') || pg_catalog.decode('00', 'hex')";
     let (_, triggers) = spi::run(sql, &[Parameter::of(ValueRef::Text(&table.id.to_string()))?], View::Latest, |rows| {
         let trigger = |at| {
             let row = rows.row(at)?;

@@ -34,7 +34,8 @@ pub struct PendingRow {
     pub pk_value: String,
     /// By [`Pending::columns`]; None for a delete.
     pub values: Option<Vec<Option<Datum>>>,
-    pub label: Label,
+    /// None: the row is a local change, of which only the entry is asked for.
+    pub label: Option<Label>,
 }
 
 /// The entry that was logged for a row.
@@ -91,7 +92,7 @@ pub fn label_for(captured: &Rc<Captured>, pk_value: &str, values: Option<&[Optio
         let Some(place) = running.place_of(pk_value) else { return Ok((false, None)) };
         running.asked = place;
         let same = running.holds(captured, place, values)?;
-        Ok((true, same.then_some(running.pending.rows[place].label)))
+        Ok((true, running.pending.rows[place].label.filter(|_| same)))
     })
 }
 

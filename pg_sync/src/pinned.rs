@@ -8,6 +8,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 unsafe extern "C" {
     static mut extra_float_digits: c_int;
     static mut bytea_output: c_int;
+    static mut Array_nulls: bool;
     static mut locale_monetary: *mut c_char;
     fn assign_locale_monetary(new: *const c_char, extra: *mut c_void);
 }
@@ -23,6 +24,7 @@ pub struct Pinned {
     interval_style: i32,
     float_digits: i32,
     bytea: i32,
+    array_nulls: bool,
     money: *mut c_char,
     zone: *mut pg_sys::pg_tz,
 }
@@ -37,6 +39,7 @@ impl Pinned {
                 interval_style: pg_sys::IntervalStyle,
                 float_digits: extra_float_digits,
                 bytea: bytea_output,
+                array_nulls: Array_nulls,
                 money: locale_monetary,
                 zone: pg_sys::session_timezone,
             };
@@ -45,6 +48,7 @@ impl Pinned {
             pg_sys::IntervalStyle = pg_sys::INTSTYLE_ISO_8601 as i32;
             extra_float_digits = 1;
             bytea_output = HEXADECIMAL;
+            Array_nulls = true;
             pg_sys::session_timezone = utc();
             set_money(MONEY.as_ptr().cast_mut());
             before
@@ -85,6 +89,7 @@ impl Drop for Pinned {
             pg_sys::IntervalStyle = self.interval_style;
             extra_float_digits = self.float_digits;
             bytea_output = self.bytea;
+            Array_nulls = self.array_nulls;
             pg_sys::session_timezone = self.zone;
             set_money(self.money);
         }

@@ -1,10 +1,11 @@
 //! Relations by the names that the core and its callers have for them.
 //!
-//! The core's name of a table is its own name, with its schema in front unless that is `public`; unquoted, in the catalogue's case.
+//! The core's name of a table is its own name, with its schema in front unless that is `public`; in the catalogue's case, and unquoted
+//! but for a name that has a dot in it or begins with a quote: no two relations have the same.
 #![allow(unsafe_code)]
 
 use crate::captured::attribute;
-use crate::quote::{c_string, owned};
+use crate::quote::{Identifier, c_string, owned};
 use crate::spi::{self, Parameter, View};
 use crate::transaction::in_subtransaction;
 use pgrx::pg_sys::{self, Oid};
@@ -15,24 +16,52 @@ pub fn by_name(name: &str) -> Option<Oid> {
     if name.contains('\0') {
         return None;
     }
-    let find = |schema: &str, table: &str| {
-        // SAFETY: look-ups in the catalogue.
-        let oid = unsafe {
-            let schema = pg_sys::get_namespace_oid(c_string(schema).as_ptr(), true);
-            pg_sys::get_relname_relid(c_string(table).as_ptr(), schema)
-        };
-        (oid != Oid::INVALID).then_some(oid)
+    let (first, rest) = part(name)?;
+    let (schema, table) = match rest.strip_prefix('.') {
+        Some(rest) => (first, part(rest).filter(|(_, rest)| rest.is_empty())?.0),
+        None => ("public".to_owned(), first),
     };
-    let qualified = || name.match_indices('.').find_map(|(at, _)| find(&name[..at], &name[at + 1..]));
-    find("public", name).or_else(qualified)
+    // SAFETY: look-ups in the catalogue.
+    let oid = unsafe {
+        let schema = pg_sys::get_namespace_oid(c_string(&schema).as_ptr(), true);
+        pg_sys::get_relname_relid(c_string(&table).as_ptr(), schema)
+    };
+    (oid != Oid::INVALID).then_some(oid)
+}
+
+/// The first part of a core's name, and what follows it.
+fn part(name: &str) -> Option<(String, &str)> {
+    let Some(quoted) = name.strip_prefix('"') else {
+        let (first, rest) = name.split_at(name.find('.').unwrap_or(name.len()));
+        return Some((first.to_owned(), rest));
+    };
+    let mut end = 0;
+    loop {
+        end += quoted[end..].find('"')? + 1;
+        if !quoted[end..].starts_with('"') {
+            break;
+        }
+        end += 1;
+    }
+    Some((quoted[..end - 1].replace("\"\"", "\""), &quoted[end..]))
 }
 
 /// The core's name of a relation.
 pub fn name_of(relation: Oid) -> String {
+    let written = |part: String| if part.contains('.') || part.starts_with('"') { Identifier(&part).to_string() } else { part };
+    with_schema(relation, written)
+}
+
+/// The name that a relation has on the wire if it is given no other.
+pub fn wire_name_of(relation: Oid) -> String {
+    with_schema(relation, |part| part)
+}
+
+fn with_schema(relation: Oid, written: impl Fn(String) -> String) -> String {
     // SAFETY: look-ups in the catalogue.
     let (schema, name) =
         unsafe { (owned(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation))), owned(pg_sys::get_rel_name(relation))) };
-    if schema == "public" { name } else { format!("{schema}.{name}") }
+    if schema == "public" { written(name) } else { format!("{}.{}", written(schema), written(name)) }
 }
 
 /// The core's name of what a caller means: read like a regclass, by the caller's search path. What is no relation stays as it is.

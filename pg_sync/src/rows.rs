@@ -65,7 +65,7 @@ pub fn remove_row(
     let written = host.guarded(|host| {
         let key = plan.key_parameters(key).map_err(mismatch)?;
         let pk_value = plan.write_key(&key)?;
-        let pending = label.map(|label| PendingRow { pk_value: pk_value.clone(), values: None, label: *label });
+        let pending = PendingRow { pk_value: pk_value.clone(), values: None, label: label.copied() };
         let mut ran = Ran::default();
         let is_ours = host.holds(plan.id, &pk_value) || host.is_table_locked(plan.id);
         // Without the right to lock or to delete the statement says what is missing.
@@ -115,7 +115,7 @@ pub fn write_row(
     let Converted { values, key, pk_value } = row;
     let pending = || {
         let values = || values.iter().map(|value| value.datum).collect();
-        label.map(|label| PendingRow { pk_value: pk_value.clone(), values: Some(values()), label: *label })
+        PendingRow { pk_value: pk_value.clone(), values: Some(values()), label: label.copied() }
     };
     if host.holds(plan.id, pk_value) || (host.is_table_locked(plan.id) && is_there(plan, key)?) {
         let Some(update) = plan.update_row(given) else { return Ok(Written::default()) };
@@ -187,13 +187,17 @@ impl Ran {
     }
 }
 
-/// Runs a statement that writes one row. Without `pending` what it logs is not told.
-fn run(plan: &TablePlan, given: &[usize], sql: &str, parameters: &[Parameter], pending: Option<PendingRow>) -> Result<Ran> {
-    let Some(row) = pending else { return Ok(Ran { count: spi::execute(sql, parameters)?, ..Ran::default() }) };
+/// Runs a statement that writes one row.
+fn run(plan: &TablePlan, given: &[usize], sql: &str, parameters: &[Parameter], row: PendingRow) -> Result<Ran> {
+    let is_local = row.label.is_none();
     let mut count = Ok(0);
     let pending = Pending { table: plan.id, columns: plan.written(given), rows: vec![row] };
-    let (entries, caused) = pending::with(pending, || count = spi::execute(sql, parameters));
-    Ok(Ran { count: count?, entry: entries.into_iter().next().flatten(), caused })
+    let (entries, mut caused) = pending::with(pending, || count = spi::execute(sql, parameters));
+    let entry = entries.into_iter().next().flatten();
+    if is_local {
+        caused.retain(|version| entry.is_none_or(|entry| entry.version != *version));
+    }
+    Ok(Ran { count: count?, entry, caused })
 }
 
 fn is_there(plan: &TablePlan, key: &[Parameter]) -> Result<bool> {

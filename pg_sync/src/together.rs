@@ -152,7 +152,7 @@ fn insert(
     let Some(array) = as_array(plan, given, rows) else { return Ok(Vec::new()) };
     let pending = rows.iter().zip(labels).map(|(row, label)| {
         let values = row.values.iter().map(|value| value.datum).collect();
-        PendingRow { pk_value: row.pk_value.clone(), values: Some(values), label }
+        PendingRow { pk_value: row.pk_value.clone(), values: Some(values), label: Some(label) }
     });
     let pending = Pending { table: plan.id, columns: plan.written(given), rows: pending.collect() };
     let mut count = Ok(0);

@@ -4,9 +4,9 @@
 
 use crate::error::engine;
 use crate::quote::{Identifier, Literal};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use std::fmt::Write as _;
-use sync_shared::{Column, Result, Storage, Table};
+use sync_shared::{Column, Error, Kind, Result, Storage, Table};
 
 /// Columns of one row of `_sync_log_data`; wider tables write several rows per entry.
 pub const PART_WIDTH: usize = 64;
@@ -53,6 +53,12 @@ pub fn trigger_statements(table: &Table, self_id: i64) -> [String; 3] {
 /// Puts a table's triggers in place of those it has, and widens the log if the table needs it.
 pub fn install(connection: &Connection, table: &Table, self_id: i64) -> Result<()> {
     widen_log(connection, table.columns.len().min(PART_WIDTH))?;
+    for name in trigger_names(&table.table_name) {
+        if let Some((other, false)) = owner_of(connection, &name)? {
+            let message = format!("a trigger of table {other:?} has the name {name:?}, which capture needs; drop it and create it under another name");
+            return Err(Error::new(Kind::UnsupportedTable, message));
+        }
+    }
     remove(connection, table)?;
     for statement in trigger_statements(table, self_id) {
         // In the database itself, and so on its table. SQLite leaves this out of the text that it keeps.
@@ -63,9 +69,17 @@ pub fn install(connection: &Connection, table: &Table, self_id: i64) -> Result<(
 
 pub fn remove(connection: &Connection, table: &Table) -> Result<()> {
     for name in trigger_names(&table.table_name) {
-        connection.execute_batch(&format!("DROP TRIGGER IF EXISTS main.{}", Identifier(&name))).map_err(engine)?;
+        if let Some((_, true)) = owner_of(connection, &name)? {
+            connection.execute_batch(&format!("DROP TRIGGER main.{}", Identifier(&name))).map_err(engine)?;
+        }
     }
     Ok(())
+}
+
+/// The table of a trigger, and whether the trigger is one of ours; None if there is none of this name.
+fn owner_of(connection: &Connection, trigger: &str) -> Result<Option<(String, bool)>> {
+    let sql = "SELECT tbl_name, instr(sql, 'INSERT INTO _sync_log_data (') > 0 FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 COLLATE NOCASE";
+    connection.query_row(sql, [trigger], |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(engine)
 }
 
 /// The number of `c1, c2, ...` that the log has.

@@ -9,6 +9,7 @@ pub fn describe(connection: &Connection, name: &str) -> Result<Option<Descriptio
     let Some((kind, table_name, without_rowid, strict)) = relation(connection, name)? else { return Ok(None) };
     let mut description = Description {
         kind,
+        name: table_name.clone(),
         table_name,
         columns: Vec::new(),
         generated: Vec::new(),

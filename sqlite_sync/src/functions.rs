@@ -1,23 +1,22 @@
 //! The SQL functions, in the contract's order: each a few lines over the core.
 
-use crate::error::result;
 use crate::host::SqliteHost;
+use crate::scalar::{self, Answer, Given, Scalar};
 use crate::{order, sets};
 use crate::sync_with::sync_with;
-use rusqlite::functions::{Context, FunctionFlags};
-use rusqlite::types::{ToSqlOutput, Value as SqlValue, ValueRef as SqlRef};
-use rusqlite::Connection;
-use sync_shared::{ApplyOptions, Direction, Error, Result};
+use rusqlite::types::ValueRef as SqlRef;
+use rusqlite::{Connection, ffi};
+use sync_shared::{ApplyOptions, Direction, Error, Portable, Result};
 
 /// Registers every function and set with a connection.
 pub fn register(connection: &Connection) -> rusqlite::Result<()> {
     for function in FUNCTIONS {
         for arity in function.least..=function.most {
             let flags = match function.purity {
-                Purity::Pure => FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS,
-                Purity::Database => FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY,
+                Purity::Pure => ffi::SQLITE_DETERMINISTIC | ffi::SQLITE_INNOCUOUS,
+                Purity::Database => ffi::SQLITE_DIRECTONLY,
             };
-            connection.create_scalar_function(function.name, arity, flags, move |context| call(function, context))?;
+            scalar::register(connection, function.name, arity, flags, function)?;
         }
     }
     order::register(connection)?;
@@ -43,13 +42,13 @@ struct Function {
     least: i32,
     most: i32,
     purity: Purity,
-    body: fn(&mut SqliteHost<'_>, &Arguments<'_>) -> Result<SqlValue>,
+    body: fn(&mut SqliteHost<'_>, &Arguments<'_>) -> Result<Answer>,
 }
 
 const fn database(
     name: &'static str,
     (least, most): (i32, i32),
-    body: fn(&mut SqliteHost<'_>, &Arguments<'_>) -> Result<SqlValue>,
+    body: fn(&mut SqliteHost<'_>, &Arguments<'_>) -> Result<Answer>,
 ) -> Function {
     Function { name, least, most, purity: Purity::Database, body }
 }
@@ -57,7 +56,7 @@ const fn database(
 const fn pure(
     name: &'static str,
     (least, most): (i32, i32),
-    body: fn(&mut SqliteHost<'_>, &Arguments<'_>) -> Result<SqlValue>,
+    body: fn(&mut SqliteHost<'_>, &Arguments<'_>) -> Result<Answer>,
 ) -> Function {
     Function { name, least, most, purity: Purity::Pure, body }
 }
@@ -119,6 +118,15 @@ static FUNCTIONS: &[Function] = &[
         sync_shared::verify_hash(a.text(0, "expected")?, a.text(1, "actual")?).and_then(boolean)
     }),
     pure("sync_canonical_json", (1, 1), |_, a| sync_shared::canonical_json(a.text(0, "value")?).and_then(text)),
+    // Of our own, for the order that rows are hashed in
+    pure("_sync_canonical_text", (2, 2), |_, a| {
+        let portable = Portable::named(a.text(1, "type")?).ok_or_else(|| Error::argument("an unknown portable type"))?;
+        match a.given.value(0) {
+            // What is not valid UTF-8 is found when the row is read.
+            SqlRef::Text(bytes) => text(sync_shared::canonical_text(&String::from_utf8_lossy(bytes), portable)),
+            _ => Err(Error::argument("there is no text")),
+        }
+    }),
     // Subscriptions
     database("sync_subscribe", (1, 3), |host, a| {
         sync_shared::subscribe(host, a.text(0, "table_name")?, a.optional_text(1)?, a.optional_text(2)?).and_then(text)
@@ -141,27 +149,20 @@ static FUNCTIONS: &[Function] = &[
     }),
 ];
 
-fn call(function: &Function, context: &Context<'_>) -> rusqlite::Result<ToSqlOutput<'static>> {
-    // SAFETY: the connection is used within this call only and never closed by it.
-    #[allow(unsafe_code)]
-    let connection = unsafe { context.get_connection()? };
-    let mut host = SqliteHost::new(&connection);
-    let answer = (function.body)(&mut host, &Arguments { context });
-    answer.map(ToSqlOutput::Owned).map_err(result)
+impl Scalar for Function {
+    fn call(&self, connection: &Connection, given: &Given<'_>) -> Result<Answer> {
+        (self.body)(&mut SqliteHost::new(connection), &Arguments { given })
+    }
 }
 
 /// The arguments of a call. NULL is as good as left out.
 struct Arguments<'a> {
-    context: &'a Context<'a>,
+    given: &'a Given<'a>,
 }
 
 impl Arguments<'_> {
-    fn raw(&self, place: usize) -> SqlRef<'_> {
-        if place < self.context.len() { self.context.get_raw(place) } else { SqlRef::Null }
-    }
-
     fn optional_text(&self, place: usize) -> Result<Option<&str>> {
-        match self.raw(place) {
+        match self.given.value(place) {
             SqlRef::Null => Ok(None),
             // readfile() yields a BLOB.
             SqlRef::Text(bytes) | SqlRef::Blob(bytes) => std::str::from_utf8(bytes)
@@ -176,7 +177,7 @@ impl Arguments<'_> {
     }
 
     fn optional_integer(&self, place: usize) -> Result<Option<i64>> {
-        let given = match self.raw(place) {
+        let given = match self.given.value(place) {
             SqlRef::Null => return Ok(None),
             SqlRef::Integer(i) => Some(i),
             SqlRef::Real(r) => exact_integer(r),
@@ -194,14 +195,14 @@ impl Arguments<'_> {
     }
 }
 
-fn text(value: impl Into<String>) -> Result<SqlValue> {
-    Ok(SqlValue::Text(value.into()))
+fn text(value: impl Into<String>) -> Result<Answer> {
+    Ok(Answer::Text(value.into()))
 }
 
-fn integer(value: i64) -> Result<SqlValue> {
-    Ok(SqlValue::Integer(value))
+fn integer(value: i64) -> Result<Answer> {
+    Ok(Answer::Integer(value))
 }
 
-fn boolean(value: bool) -> Result<SqlValue> {
-    Ok(SqlValue::Integer(i64::from(value)))
+fn boolean(value: bool) -> Result<Answer> {
+    Ok(Answer::Integer(i64::from(value)))
 }

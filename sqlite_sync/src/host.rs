@@ -99,7 +99,10 @@ impl Host for SqliteHost<'_> {
                 rows += 1;
             }
         } else {
-            rows = first.raw_execute().map_err(engine)? as u64;
+            // What changes no row leaves the count of the statement before.
+            let before = self.connection.total_changes();
+            let changes = first.raw_execute().map_err(engine)? as u64;
+            rows = if self.connection.total_changes() == before { 0 } else { changes };
         }
         drop(first);
         match batch.next().map_err(engine)? {

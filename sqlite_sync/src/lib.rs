@@ -22,6 +22,7 @@ mod raw;
 mod references;
 mod resolver;
 mod rows;
+mod scalar;
 mod sets;
 mod statements;
 mod sync_with;

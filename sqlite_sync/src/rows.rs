@@ -8,7 +8,7 @@ use crate::error::with_extended_code;
 use crate::host::SqliteHost;
 use crate::log::{flush_labels, head, key_condition, log_row, relabel};
 use crate::order::collation;
-use crate::quote::{Identifier, TableName, list};
+use crate::quote::{Identifier, Literal, TableName, list};
 use crate::statements::refs;
 use crate::triggers;
 use sync_shared::{Error, Host as _, Label, Operation, Portable, Result, Row, RowFailure, Table, TextFold, Value, ValueRef, Written};
@@ -139,9 +139,13 @@ pub fn stream_rows(host: &mut SqliteHost<'_>, table: &Table, visit: &mut dyn FnM
     let collation = collation(host)?;
     let order = table.key.iter().map(|&k| {
         let column = Identifier(&table.columns[k].name);
-        // A UUID is the same in either case, so it is ordered in its canonical form.
+        // Texts are ordered in their canonical form.
         match table.columns[k].portable {
             Portable::Uuid => format!("lower({column}) COLLATE {collation}"),
+            portable @ (Portable::Datetime | Portable::Time | Portable::Json) => {
+                let name = Literal(&portable.name());
+                format!("CASE typeof({column}) WHEN 'text' THEN _sync_canonical_text({column}, {name}) ELSE {column} END COLLATE {collation}")
+            }
             _ => format!("{column} COLLATE {collation}"),
         }
     });

@@ -270,7 +270,8 @@ unsafe impl VTabCursor for SetCursor<'_> {
                     arguments.push(SqlValue::Null);
                     continue;
                 }
-                arguments.push(values.get(next)?);
+                let not_text = || result(Error::argument(format!("argument {} is not valid UTF-8", place + 1)));
+                arguments.push(values.get(next).map_err(|_| not_text())?);
                 next += 1;
             }
             // SAFETY: the connection that the query runs on outlives the cursor; it is not closed here.

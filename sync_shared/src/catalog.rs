@@ -71,14 +71,32 @@ impl Catalog {
         self.tables.iter().enumerate().filter(|(_, t)| t.tracked)
     }
 
-    /// The tracked table that a caller of this database means.
+    /// The tracked table that a caller of this database means. Whether the case of a name counts is for the engine to say.
     pub fn by_name(&self, host: &mut dyn Host, name: &str) -> Result<usize> {
-        let exact = self.tracked().find(|(_, t)| t.table_name == name);
-        let here = exact.or_else(|| self.tracked().find(|(_, t)| t.table_name.eq_ignore_ascii_case(name))).map(|(index, _)| index);
-        match here.or_else(|| self.by_wire_name(name)) {
-            Some(index) => Ok(index),
-            None => Err(missing_table(host, name)?),
+        if let Some((index, _)) = self.tracked().find(|(_, t)| t.table_name == name) {
+            return Ok(index);
         }
+        let meant = host.describe(name)?.map(|description| description.table_name);
+        match self.known(host, meant.as_deref().unwrap_or(name))? {
+            Some(index) if self.tables[index].tracked => Ok(index),
+            _ => Err(if meant.is_some() { Error::not_tracked(name) } else { Error::not_found(name) }),
+        }
+    }
+
+    /// The table of a name as the engine's catalogue spells it, tracked or not any more. One of another case is the same table if
+    /// there is none in the database that is spelled like that.
+    pub fn known(&self, host: &mut dyn Host, table_name: &str) -> Result<Option<usize>> {
+        if let Some(index) = self.tables.iter().position(|t| t.table_name == table_name) {
+            return Ok(Some(index));
+        }
+        for (index, table) in self.tables.iter().enumerate() {
+            if table.table_name.eq_ignore_ascii_case(table_name)
+                && host.describe(&table.table_name)?.is_none_or(|other| other.table_name != table.table_name)
+            {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -40,8 +40,18 @@ pub fn unsupported(description: &Description) -> Option<(String, String)> {
         RelationKind::Table if description.key.is_empty() => {
             Some((format!("table {name:?} has no primary key"), "give it a primary key; a UUID in a TEXT column serves well".to_owned()))
         }
-        RelationKind::Table => None,
+        RelationKind::Table => alike(description).map(|(one, other)| {
+            let message = format!("columns {one:?} and {other:?} of table {name:?} differ in case only, which tells no columns apart elsewhere");
+            (message, "rename one of them".to_owned())
+        }),
     }
+}
+
+/// Two columns whose names differ in ASCII case only.
+fn alike(description: &Description) -> Option<(&str, &str)> {
+    let names = || description.columns.iter().map(|c| &c.name).chain(&description.generated).map(String::as_str);
+    let twin = |place: usize, one: &str| names().skip(place + 1).find(|other| other.eq_ignore_ascii_case(one));
+    names().enumerate().find_map(|(place, one)| Some((one, twin(place, one)?)))
 }
 
 /// What may be refused or missed although the table can be tracked.

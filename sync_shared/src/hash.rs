@@ -87,7 +87,7 @@ fn hash_table(host: &mut dyn Host, table: &Table, digest: &mut Sha256) -> Result
     }
     let mut piece = table.name.to_ascii_lowercase();
     piece.push('\n');
-    host.stream_rows(table, &mut |row| {
+    let rows = host.stream_rows(table, &mut |row| {
         for (column, lead) in &columns {
             piece.push_str(lead);
             let value = row.value(*column).map_err(|e| unreadable(table, *column, &e))?;
@@ -99,9 +99,13 @@ fn hash_table(host: &mut dyn Host, table: &Table, digest: &mut Sha256) -> Result
             piece.clear();
         }
         Ok(true)
-    })?;
+    });
+    if rows.is_err() && host.describe(&table.table_name)?.is_none() {
+        let message = format!("table {:?} is tracked and is not there; create it again, or call sync_untrack_table", table.table_name);
+        return Err(Error::new(Kind::TableNotFound, message));
+    }
     digest.update(piece.as_bytes());
-    Ok(())
+    rows
 }
 
 /// The caller has no right on a table that it names.

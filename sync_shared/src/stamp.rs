@@ -5,6 +5,7 @@
 
 use jiff::civil::DateTime;
 use jiff::{SignedDuration, Timestamp};
+use std::borrow::Cow;
 
 /// 0000-01-01T00:00:00.000Z
 const FIRST: i64 = -62_167_219_200_000;
@@ -44,6 +45,18 @@ pub fn canonical_datetime(text: &str) -> String {
             if fine { format!("{civil:.6}") } else { format!("{civil:.3}") }
         }
         _ => text.to_owned(),
+    }
+}
+
+/// The canonical form of a time of day: no zeros at the end of its fraction. What is no time stays as it is.
+pub fn canonical_time(text: &str) -> Cow<'_, str> {
+    let (Some(whole), Some(rest)) = (text.get(..8), text.get(8..).and_then(|rest| rest.strip_prefix('.'))) else { return Cow::Borrowed(text) };
+    let is_time = whole.bytes().enumerate().all(|(place, b)| if place % 3 == 2 { b == b':' } else { b.is_ascii_digit() });
+    let (fraction, zone) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+    let shortest = fraction.trim_end_matches('0');
+    match is_time && shortest.len() < fraction.len() {
+        true => Cow::Owned(format!("{whole}{}{shortest}{zone}", if shortest.is_empty() { "" } else { "." })),
+        false => Cow::Borrowed(text),
     }
 }
 
@@ -136,5 +149,15 @@ mod tests {
         assert_eq!(canonical_datetime("2024-05-06 07:08:09"), "2024-05-06T07:08:09.000");
         assert_eq!(canonical_datetime("2024-05-06 07:08:09.123456"), "2024-05-06T07:08:09.123456");
         assert_eq!(canonical_datetime("soon"), "soon");
+    }
+
+    #[test]
+    fn a_time_of_day_has_one_canonical_form() {
+        for text in ["03:04:05.1", "03:04:05.100", "03:04:05.100000"] {
+            assert_eq!(canonical_time(text), "03:04:05.1");
+        }
+        for (text, canonical) in [("03:04:05.000", "03:04:05"), ("03:04:05.50+05:30", "03:04:05.5+05:30"), ("100", "100"), ("in 3.00 h", "in 3.00 h")] {
+            assert_eq!(canonical_time(text), canonical);
+        }
     }
 }

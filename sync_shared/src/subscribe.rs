@@ -11,7 +11,7 @@ use crate::log_entry::{LogEntry, LogRange};
 use crate::stamp;
 use crate::state::{State, origin_names};
 use crate::superseded::without_unreadable;
-use crate::table::Table;
+use crate::table::{Column, Portable, Storage, Table};
 use crate::value::{Value, ValueRef, object_members, value_for_column, write_canonical};
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
@@ -240,7 +240,7 @@ fn one_key(table: &Table, key: &Json) -> Result<String> {
     let mut values = vec![None; table.columns.len()];
     for (name, raw) in &members {
         let column = table.column_named(name).filter(|c| table.key.contains(c)).ok_or_else(|| wrong("an unknown column"))?;
-        values[column] = Some(value_for_column(raw, &table.columns[column]).map_err(|e| wrong(&e))?);
+        values[column] = Some(value_to_match(raw, &table.columns[column]).map_err(|e| wrong(&e))?);
     }
     if table.key.iter().any(|&c| values[c].is_none()) {
         return Err(wrong("a column of the key is missing"));
@@ -254,10 +254,21 @@ fn where_filter(table: &Table, conditions: &Map<String, Json>) -> Result<String>
     for (name, value) in conditions {
         let column = table.column_named(name).ok_or_else(|| Error::argument(format!("there is no column {name:?}")))?;
         let column = &table.columns[column];
-        let value = value_for_column(&canonical_json(&value.to_string())?, column).map_err(Error::argument)?;
+        let value = value_to_match(&canonical_json(&value.to_string())?, column).map_err(Error::argument)?;
         let mut text = String::new();
         write_canonical(&mut text, value.as_ref(), column.portable);
         canonical.push((column.name.clone(), text));
     }
     Ok(json!(canonical).to_string())
+}
+
+/// A value that a column is compared with. One that the column can never have is refused: it would match nothing, and nobody would know.
+fn value_to_match(raw: &str, column: &Column) -> Result<Value, String> {
+    let value = value_for_column(raw, column)?;
+    match (&value, column.storage, column.portable) {
+        (Value::Text(_), Storage::Typed, Portable::Boolean | Portable::Int | Portable::Real) => {
+            Err(format!("column {:?} holds no texts, and {raw} is one", column.name))
+        }
+        _ => Ok(value),
+    }
 }

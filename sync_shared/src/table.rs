@@ -50,12 +50,21 @@ impl Portable {
             ("DECIMAL", Portable::Decimal),
         ];
         let upper = declared.to_ascii_uppercase();
+        // An array of PostgreSQL's, whose values are JSON, in a table that was made by the same statement.
+        if upper.trim_end().ends_with("[]") {
+            return Portable::Json;
+        }
         BY_PART.iter().find(|(part, _)| upper.contains(part)).map_or(Portable::Text, |(_, portable)| *portable)
     }
 
     /// By its name in the options of `sync_track_table`.
     pub fn named(name: &str) -> Option<Portable> {
         serde_json::from_value(serde_json::Value::String(name.to_ascii_lowercase())).ok()
+    }
+
+    /// Its name in the options of `sync_track_table`.
+    pub fn name(self) -> String {
+        format!("{self:?}").to_ascii_lowercase()
     }
 }
 
@@ -123,6 +132,8 @@ pub struct Description {
     pub kind: RelationKind,
     /// The catalogue's spelling of the name.
     pub table_name: String,
+    /// The name on the wire unless another is given.
+    pub name: String,
     /// All columns but generated ones, in the table's order.
     pub columns: Vec<Column>,
     pub generated: Vec<String>,
@@ -398,6 +409,7 @@ pub mod tests {
             ("DATE", Portable::Date),
             ("TIME", Portable::Time),
             ("jsonb", Portable::Json),
+            ("numeric(10,2)[]", Portable::Json),
             ("BLOB", Portable::Blob),
         ] {
             assert_eq!(Portable::of_declared(declared), portable, "{declared}");

@@ -28,7 +28,7 @@ pub fn track_table(host: &mut dyn Host, table_name: &str, options: Option<&str>)
         }
         init(host, None)?;
         let (State { uncaptured, .. }, catalog) = Catalog::open(host)?;
-        let mut known = catalog.tables.iter().find(|t| t.table_name.eq_ignore_ascii_case(&description.table_name));
+        let mut known = catalog.known(host, &description.table_name)?.map(|index| &catalog.tables[index]);
         known.map_or(Ok(()), |table| uncaptured.check(table))?;
         if known.is_none() {
             known = predecessor(host, &catalog, given.name.as_deref().unwrap_or(&description.table_name))?;
@@ -163,7 +163,7 @@ impl Wanted {
         let resolver = given.resolver.or_else(|| known.and_then(|k| k.resolver.clone()));
         strategy.check_resolver(host, resolver.as_deref())?;
         Ok(Wanted {
-            name: given.name.or_else(|| known.map(|k| k.name.clone())).unwrap_or_else(|| description.table_name.clone()),
+            name: given.name.or_else(|| known.map(|k| k.name.clone())).unwrap_or_else(|| description.name.clone()),
             exclude: given.exclude.or_else(|| known.map(|k| k.exclude.clone())).unwrap_or_default(),
             backfill: given.backfill.unwrap_or(true),
             resolver: resolver.filter(|_| strategy == Strategy::Custom),

@@ -269,17 +269,22 @@ fn write_blob(out: &mut String, blob: &[u8]) {
 
 fn write_canonical_text(out: &mut String, text: &str, portable: Portable) {
     match portable {
-        Portable::Uuid => write_string(out, &text.to_ascii_lowercase()),
-        Portable::Datetime => write_string(out, &crate::stamp::canonical_datetime(text)),
-        Portable::Json => match crate::canonical::canonical_json(text) {
-            Ok(canonical) => write_string(out, &canonical),
-            Err(_) => write_string(out, text),
-        },
         Portable::Decimal => match canonical_number(text) {
             Some(number) => out.push_str(&number),
             None => write_string(out, text),
         },
-        _ => write_string(out, text),
+        _ => write_string(out, &canonical_text(text, portable)),
+    }
+}
+
+/// The text that stands for a text in the canonical form, which rows are ordered by as well.
+pub fn canonical_text(text: &str, portable: Portable) -> Cow<'_, str> {
+    match portable {
+        Portable::Uuid => Cow::Owned(text.to_ascii_lowercase()),
+        Portable::Datetime => Cow::Owned(crate::stamp::canonical_datetime(text)),
+        Portable::Time => crate::stamp::canonical_time(text),
+        Portable::Json => crate::canonical::canonical_json(text).map_or(Cow::Borrowed(text), Cow::Owned),
+        _ => Cow::Borrowed(text),
     }
 }
 

@@ -109,6 +109,19 @@ def test_fields_are_merged(make_server, make_replica):
     assert server.rows("person") == client.rows("Person") == [(1, "server", "client")]
 
 
+def test_a_merged_row_is_logged_once(make_server, make_replica):
+    server = make_server(POSTGRES)
+    server.track("person", conflict="merge")
+    client = make_replica("client", POSTGRES, track=["person"])
+    server.sql("INSERT INTO person VALUES (1, 'base', 'base')")
+    client.sync(server)
+    server.sql("UPDATE person SET name = 'server'")
+    client.sql("UPDATE person SET email = 'client'")
+    before = len(server.log())
+    client.push(server)
+    assert [json.loads(entry["payload"]) for entry in server.log()[before:]] == [{"id": 1, "name": "server", "email": "client"}]
+
+
 def test_a_custom_resolver_in_sql(make_server, make_replica):
     server = make_server(
         POSTGRES,

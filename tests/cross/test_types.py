@@ -37,8 +37,9 @@ TYPES = [
     ("int[]", "JSON", ["'{1,NULL,3}'", "'{}'", "'{{1,2},{3,4}}'", "'{{{1},{2}},{{3},{4}}}'"]),
     ("text[]", "JSON", ["'{\"a,b\",\"\\\"q\\\\\\\\\",NULL,\"NULL\",\"{}\"}'", "'{\"\"}'"]),
     ("bytea[]", "JSON", ["'{\"\\\\\\\\x00ff\"}'"]),
-    ("float8[]", "JSON", ["'{1,0.1,NaN,-Infinity}'"]),
-    ("numeric[]", "JSON", ["'{1.5,12345678901234567890.5}'"]),
+    ("float8[]", "JSON", ["'{1,0.1,NaN,-Infinity}'", "'{-0}'"]),
+    ("numeric[]", "JSON", ["'{1.5,12345678901234567890.5}'", "'{1.10,100.00}'"]),
+    ("box[]", "JSON", ["'{(1,1),(0,0);(3,3),(2,2)}'", "'{}'"]),
     ("timestamptz[]", "JSON", ["'{2024-05-06 07:08:09+02}'"]),
     ("jsonb[]", "JSON", ["array['{\"a\": 1}'::jsonb, 'null'::jsonb]"]),
     ("int[]", "TEXT", ["'[2:3]={1,2}'"]),
@@ -60,7 +61,7 @@ SETUP = (
 )
 ODD = (
     "SET DateStyle = 'SQL, DMY'; SET TimeZone = 'America/St_Johns'; SET IntervalStyle = 'postgres_verbose';"
-    " SET bytea_output = 'escape'; SET extra_float_digits = -3"
+    " SET bytea_output = 'escape'; SET extra_float_digits = -3; SET array_nulls = off; SET standard_conforming_strings = off"
 )
 IDS = [f"{declared}-{own}" for declared, own, _ in TYPES]
 
@@ -139,6 +140,7 @@ def test_what_does_not_convert_exactly_is_rejected(make_server, make_replica, de
 @pytest.mark.parametrize("declared, own, stored, held", [
     ("timestamptz", "TIMESTAMP", "2024-05-06T09:08:09+02:00", "2024-05-06T07:08:09.000Z"),
     ("timestamp", "DATETIME", "2024-05-06 07:08:09", "2024-05-06T07:08:09.000"),
+    ("time", "TIME", "03:04:05.100000", "03:04:05.1"),
     ("uuid", "UUID", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
     ("boolean", "BOOLEAN", 1, True),
     ("double precision", "REAL", 5, 5.0),
@@ -187,6 +189,14 @@ def test_a_negative_zero_is_zero(make_server, make_replica):
     ("interval", "TEXT", ["'1 day'", "'04:05:00'", "'1 year'", "'-1 day'"]),
     ("money", "TEXT", ["'5'", "'1234'", "'-3'", "'200'"]),
     ("timetz", "TEXT", ["'07:00+02'", "'06:30-01'"]),
+    ("timestamptz", "DATETIME", [
+        "'2024-01-02 03:04:05.123+00'", "'2024-01-02 03:04:05.123456+00'", "'2024-01-02 03:04:05.124+00'", "'2024-01-02 03:04:05+00'",
+        "'0044-03-15 12:00:00+00 BC'", "'0044-03-15 12:00:00+00'", "'0045-03-15 12:00:00+00 BC'", "'10000-01-01 00:00:00+00'", "'infinity'", "'-infinity'",
+    ]),
+    ("timestamp", "DATETIME", [
+        "'2024-01-02 03:04:05.123'", "'2024-01-02 03:04:05.123456'", "'0044-03-15 12:00:00 BC'", "'0044-03-15 12:00:00'", "'10000-01-01'", "'infinity'",
+    ]),
+    ("date", "DATE", ["'9999-12-31'", "'10000-01-01'", "'0044-03-15 BC'", "'0044-03-15'", "'0045-03-15 BC'", "'infinity'", "'-infinity'"]),
     ("tstzrange", "TEXT", ["'[2024-05-06 07:00+00,infinity)'", "'[2024-01-06 07:00+00,infinity)'", "'empty'"]),
     ("text[]", "JSON", ["'{a}'", "'{b c}'", "'{\"{\"}'", "'{}'", "'{NULL}'"]),
     ("int[]", "JSON", ["'{10}'", "'{9,1}'", "'{{1,2},{3,4}}'"]),

@@ -6,6 +6,8 @@ import json
 import psycopg
 import pytest
 
+from pg_replica import pg_error
+
 
 def changes(database, after=0):
     """(operation, key, payload) of every log entry after a version."""
@@ -357,6 +359,93 @@ def test_stamps_are_of_the_statement_and_never_go_back(database, session):
     assert stamps == sorted(stamps) and stamps[0] < stamps[1]
 
 
+def test_a_table_is_the_one_that_its_name_means_here(make_database):
+    database = make_database('CREATE TABLE "Person"(id int PRIMARY KEY)', "CREATE TABLE person(id int PRIMARY KEY)")
+    assert database.track('"Person"')["table"] == "Person"
+    for call in ("hash", "reconcile", "subscribe"):
+        with pg_error("TableNotTracked"):
+            database.sql(f"SELECT sync_{call}('person')")
+    assert database.value("SELECT sync_untrack_table('person')") is False
+    # On the wire no case tells them apart.
+    with pg_error("InvalidArgument") as error:
+        database.track("person")
+    assert '"Person"' in str(error.value)
+    assert database.track("person", name="somebody")["table"] == "person"
+    database.script('INSERT INTO person VALUES (1); INSERT INTO "Person" VALUES (2)')
+    changes = [(c["tableName"], c["pkValue"]) for c in database.fetch()["changes"]]
+    assert changes == [("somebody", '{"id":1}'), ("Person", '{"id":2}')]
+    assert database.value("SELECT sync_untrack_table('person')") is True
+    assert database.value("SELECT string_agg(table_name, ',') FROM sync_tables()") == "Person"
+
+
+def test_a_table_that_took_the_place_of_one_of_another_case_goes_on_with_its_log(make_database):
+    database = make_database('CREATE TABLE "Person"(id int PRIMARY KEY)', track=['"Person"'])
+    database.sql('INSERT INTO "Person" VALUES (1)')
+    database.script('DROP TABLE "Person"; CREATE TABLE person(id int PRIMARY KEY)')
+    with pg_error("TableNotTracked"):
+        database.hash("person")
+    answer = database.track("person")
+    assert (answer["table"], answer["name"]) == ("person", "Person")
+    database.sql("INSERT INTO person VALUES (2)")
+    assert {c["tableName"] for c in database.fetch()["changes"]} == {"Person"}
+    assert database.hash("person") == database.hash()
+
+
+def test_a_dot_in_a_name_is_none_between_two(make_database):
+    database = make_database("CREATE SCHEMA a", "CREATE TABLE a.b(id int PRIMARY KEY)", 'CREATE TABLE "a.b"(id int PRIMARY KEY)')
+    assert database.track('"a.b"')["name"] == "a.b"
+    with pg_error("InvalidArgument"):
+        database.track("a.b")
+    assert database.track("a.b", name="ab")["name"] == "ab"
+    database.script('INSERT INTO a.b VALUES (1); INSERT INTO "a.b" VALUES (2), (3)')
+    assert [c["tableName"] for c in database.fetch()["changes"]] == ["ab", "a.b", "a.b"]
+    assert database.value("SELECT json_agg(rows) FROM json_to_recordset(sync_status()::json->'tables') AS t(rows int)") == [2, 1]
+    assert database.value("SELECT sync_untrack_table('\"a.b\"')") is True
+    database.script('INSERT INTO a.b VALUES (4); INSERT INTO "a.b" VALUES (5)')
+    assert [c["pk_value"] for c in database.log()][3:] == ['{"id":4}']
+
+
+def test_columns_that_differ_in_case_only_are_refused(make_database):
+    database = make_database('CREATE TABLE x("Name" int PRIMARY KEY, name text)')
+    with pg_error("UnsupportedTable") as error:
+        database.track("x")
+    assert '"Name"' in str(error.value) and '"name"' in str(error.value)
+    [(severity, code)] = database.sql("SELECT severity, code FROM sync_check_table('x')")
+    assert (severity, code) == ("error", "UnsupportedTable")
+
+
+def test_a_trigger_of_the_users_with_a_name_of_ours_is_left_alone(make_database):
+    database = make_database(
+        "CREATE TABLE x(id int PRIMARY KEY)",
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+        "CREATE TRIGGER x_sync_update BEFORE INSERT ON x FOR EACH ROW EXECUTE FUNCTION f()",
+    )
+    with pg_error("UnsupportedTable") as error:
+        database.track("x")
+    assert "x_sync_update" in str(error.value)
+    assert database.sql("SELECT * FROM sync_tables()") == []
+
+
+@pytest.mark.parametrize("tracked, other", [("p", "p1"), ("p1", "p")])
+def test_a_partition_and_its_table_are_not_both_tracked(make_database, tracked, other):
+    database = make_database(
+        "CREATE TABLE p(id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10)", track=[tracked],
+    )
+    with pg_error("UnsupportedTable") as error:
+        database.track(other)
+    assert "partition" in str(error.value)
+    database.sql("INSERT INTO p VALUES (1)")
+    assert [c["tableName"] for c in database.fetch()["changes"]] == [tracked]
+
+
+def test_strings_of_the_old_style_change_nothing(make_database):
+    database = make_database("SET standard_conforming_strings = off", "CREATE TABLE x(id int PRIMARY KEY)", track=["x"])
+    database.sql("ALTER TABLE x ADD COLUMN v text")
+    database.sql("INSERT INTO x VALUES (1, 'a')")
+    assert [json.loads(c["payload"]) for c in database.log()] == [{"id": 1, "v": "a"}]
+    assert database.value("SELECT sync_untrack_table('x')") is True
+
+
 @pytest.mark.parametrize(
     "create, name, kind",
     [
@@ -370,8 +459,6 @@ def test_stamps_are_of_the_statement_and_never_go_back(database, session):
     ],
 )
 def test_what_cannot_be_tracked_is_refused_with_the_reason(make_database, create, name, kind):
-    from pg_replica import pg_error
-
     database = make_database(create)
     with pg_error(kind):
         database.track(name)

@@ -163,6 +163,14 @@ def test_a_subscription_is_served_until_it_is_acknowledged(database, arguments, 
         database.sql("SELECT sync_poll(?)", subscription)
 
 
+@pytest.mark.parametrize("arguments", [
+    "'person', '{\"id\":\"7\"}'", "'person', '\"7\"'", "'person', 'seven'", "'person', NULL, '{\"where\":{\"id\":\"7\"}}'",
+])
+def test_a_subscription_to_what_a_column_can_never_have_is_refused(database, arguments):
+    with pg_error("InvalidArgument"):
+        database.sql(f"SELECT sync_subscribe({arguments})")
+
+
 def test_errors_have_the_sqlstate_of_the_contract_and_their_data_as_detail(database):
     with pg_error("HashMismatch") as raised:
         database.sql("SELECT sync_verify_hash('aa', 'bb')")

@@ -1,10 +1,12 @@
 """The extension in real processes: many connections and threads, any journal mode, users' transactions, and clean closing."""
 
+import json
 import os
 import subprocess
 import sys
 import threading
 
+import apsw
 import pytest
 
 from conftest import PERSON
@@ -249,6 +251,34 @@ def test_a_full_database_fails_the_batch_and_moves_nothing(client):
     assert client.state == before and client.rows("Person") == [] and client.rejections() == []
     client.sql("PRAGMA max_page_count = 100000")
     assert client.apply(batch)["applied"] == 199
+
+
+def code_of(error):
+    """The primary result code of a driver's error."""
+    return getattr(error, "sqlite_errorcode", None) or error.result
+
+
+def test_an_error_of_the_engine_keeps_its_result_code(client, open_replica):
+    blocker = open_replica("client", extension=False)
+    client.sql("PRAGMA busy_timeout = 0")
+    batch = json.dumps(pull(person(1, "a")))
+    blocker.sql("BEGIN IMMEDIATE")
+    with pytest.raises(DRIVER_ERRORS) as busy:
+        client.apply(batch)
+    blocker.sql("ROLLBACK")
+    client.sql("PRAGMA query_only = 1")
+    with pytest.raises(DRIVER_ERRORS) as read_only:
+        client.apply(batch)
+    client.sql("PRAGMA query_only = 0")
+    client.sql(f"PRAGMA max_page_count = {client.value('PRAGMA page_count')}")
+    with pytest.raises(DRIVER_ERRORS) as full:
+        client.apply(pull(*(person(id, "x" * 2000) for id in range(1, 200))))
+    client.sql("PRAGMA max_page_count = 100000")
+    with pytest.raises(DRIVER_ERRORS) as own:
+        client.apply("nonsense")
+    codes = [code_of(error.value) & 0xFF for error in (busy, read_only, full, own)]
+    assert codes == [apsw.SQLITE_BUSY, apsw.SQLITE_READONLY, apsw.SQLITE_FULL, apsw.SQLITE_ERROR]
+    assert str(own.value).startswith("sync: InvalidBatch: ")
 
 
 def test_readers_do_not_stop_an_apply_in_wal_mode(client, open_replica):

@@ -145,6 +145,17 @@ def test_untracked_tables_do_not_count(make_replica):
         replica.hash("untracked")
 
 
+def test_a_tracked_table_that_is_gone_is_named_until_it_is_untracked(make_replica):
+    replica = make_replica("any", PERSON, "CREATE TABLE t(id INTEGER PRIMARY KEY)", track=["Person", "t"])
+    replica.sql("DROP TABLE t")
+    for table in (None, "t", "T"):
+        with sync_error("TableNotFound") as error:
+            replica.hash(table)
+        assert '"t"' in error.message and "sync_untrack_table" in error.message
+    assert replica.value("SELECT sync_untrack_table('T')") == 1
+    assert replica.hash() == canonical.table_hash("Person", ["Id", "Name", "Email"], ["Id"], [])
+
+
 def test_verifying_takes_hex_in_any_case_and_names_both(server):
     assert server.value("SELECT sync_verify_hash(?, ?)", EMPTY.upper(), EMPTY) == 1
     with sync_error("HashMismatch") as error:
@@ -209,12 +220,29 @@ def test_the_key_columns_order_the_rows_in_key_order(make_replica):
     assert replica.hash("t") == canonical.table_hash("t", ["a", "b"], ["b", "a"], rows)
 
 
+@pytest.mark.parametrize(("declared", "stored", "hashed"), [
+    (
+        "DATETIME", ["2024-01-02 03:04:05.200Z", "2024-01-02T04:04:05.200456+01:00", "soon", 5, "2024-01-02T03:04:05.100Z"],
+        [5, "2024-01-02T03:04:05.100Z", "2024-01-02T03:04:05.200456Z", "2024-01-02T03:04:05.200Z", "soon"],
+    ),
+    ("TIME", ["10:00:00.100001", "9 h", "10:00:00.10"], ["10:00:00.1", "10:00:00.100001", "9 h"]),
+    ("JSON", ['{"b":3, "a":2}', '{"a":1,"c":2}', "~", '"a"'], ['"a"', '{"a":1,"c":2}', '{"a":2,"b":3}', "~"]),
+])
+def test_rows_are_hashed_in_the_order_of_their_canonical_keys(make_replica, declared, stored, hashed):
+    replica = make_replica("any", f"CREATE TABLE t(k {declared} PRIMARY KEY NOT NULL)", track=["t"])
+    replica.many("INSERT INTO t VALUES (?)", [(key,) for key in stored])
+    text = "t\n" + "".join(canonical.canonical({"k": canonical.of_column(key)}) + "\n" for key in hashed)
+    assert replica.hash("t") == canonical.sha256(text)
+
+
 TYPED = [
     ("UUID", "A11CE000-0000-4000-8000-00000000000F", "a11ce000-0000-4000-8000-00000000000f"),
     ("DATETIME", "2025-01-15 10:30:00", "2025-01-15T10:30:00.000"),
     ("TIMESTAMP", "2025-01-15T12:30:00+02:00", "2025-01-15T10:30:00.000Z"),
     ("DATETIME", "2025-01-15T10:30:00.123456Z", "2025-01-15T10:30:00.123456Z"),
     ("JSON", '{"b": 1.0, "a": [ ]}', '{"a":[],"b":1}'),
+    ("TIME", "10:30:00.250000", "10:30:00.25"),
+    ("TIME", "10:30:00.000", "10:30:00"),
 ]
 
 

@@ -16,6 +16,13 @@ def untracked(replica, statement):
     return replica.value("SELECT sync_execute_untracked(?)", statement)
 
 
+
+def test_a_statement_that_changes_no_row_counts_none(server):
+    server.sql("INSERT INTO Person VALUES (1, 'a', NULL), (2, 'b', NULL)")
+    assert untracked(server, "CREATE TABLE more(id INTEGER PRIMARY KEY)") == 0
+    assert untracked(server, "UPDATE Person SET Name = 'c'") == 2
+    assert untracked(server, "DROP TABLE more") == 0
+
 def test_a_row_removed_by_a_replace_on_another_unique_column_is_found(make_pair):
     server, client = make_pair(ACCOUNT, track=["account"])
     server.sql("INSERT INTO account VALUES (1, 'same', 'old'), (2, 'other', 'kept')")

@@ -181,6 +181,16 @@ def test_a_table_that_cannot_sync_is_refused(make_replica, reason):
     assert replica.sql("SELECT * FROM sync_tables()") == []
 
 
+def test_a_trigger_of_the_users_with_a_name_of_ours_is_left_alone(make_replica):
+    replica = make_replica("new", PERSON, "CREATE TABLE other(id INTEGER)")
+    replica.sql("CREATE TRIGGER person_SYNC_delete AFTER INSERT ON other BEGIN SELECT 1; END")
+    with sync_error("UnsupportedTable") as error:
+        replica.track("Person")
+    assert '"other"' in error.message
+    assert replica.sql("SELECT * FROM sync_tables()") == []
+    assert replica.sql("SELECT name FROM sqlite_schema WHERE type = 'trigger'") == [("person_SYNC_delete",)]
+
+
 @pytest.mark.parametrize("function", ["sync_track_table", "sync_untrack_table", "sync_reconcile", "sync_hash"])
 def test_a_table_that_does_not_exist_is_not_found(server, function):
     with sync_error("TableNotFound"):
@@ -283,6 +293,12 @@ def test_check_table_finds_a_temporary_trigger_that_changes_what_is_recorded(ser
     server.sql("CREATE TEMP TRIGGER shouts AFTER INSERT ON Person BEGIN UPDATE Person SET Name = upper(Name) WHERE Id = NEW.Id; END")
     assert [finding["code"] for finding in server.records("SELECT * FROM sync_check_table('Person')")] == ["TemporaryTrigger"]
     assert "sync_reconcile" in server.track("Person")["warnings"][0]
+
+
+def test_an_argument_that_is_not_utf8_is_refused(server):
+    for call in ("SELECT * FROM sync_check_table(CAST(x'ff' AS TEXT))", "SELECT sync_hash(CAST(x'ff' AS TEXT))"):
+        with sync_error("InvalidArgument"):
+            server.sql(call)
 
 
 def test_check_table_says_why_a_table_cannot_be_tracked(make_replica):
