@@ -45,6 +45,7 @@ mod rows;
 mod sets;
 mod shown;
 mod sparing;
+mod spelling;
 mod spi;
 mod statement;
 mod tables;

@@ -20,6 +20,7 @@ mod references;
 mod resolver;
 mod rows;
 mod sets;
+mod spelling;
 mod statements;
 mod sync_with;
 mod transaction;

@@ -8,8 +8,9 @@ use crate::error::with_extended_code;
 use crate::host::SqliteHost;
 use crate::log::{flush_labels, head, key_condition, log_row, relabel};
 use crate::quote::{Identifier, list};
+use crate::spelling::{as_spelled, key_as_spelled};
 use crate::statements::refs;
-use sync_shared::{Error, Label, Operation, Portable, Result, Row, RowFailure, Table, TextFold, Value, ValueRef, Written};
+use sync_shared::{Error, Label, Operation, Portable, Result, Row, RowFailure, Table, Value, ValueRef, Written};
 
 /// What is known of a table while its rows are written.
 pub struct RowPlan {
@@ -29,12 +30,11 @@ impl RowPlan {
         let columns = list(table.columns.iter().map(|c| c.name.as_str()));
         let slots: Vec<String> = (1..=table.columns.len()).map(|slot| format!("?{slot}")).collect();
         let key = list(table.key.iter().map(|&k| table.columns[k].name.as_str()));
-        let folded = table.key.iter().any(|&k| table.columns[k].fold != TextFold::Exact);
         let set: Vec<String> = table
             .columns
             .iter()
             .enumerate()
-            .filter(|(i, c)| !table.key.contains(i) || c.fold != TextFold::Exact)
+            .filter(|(i, _)| !table.key.contains(i))
             .map(|(_, c)| format!("{0} = excluded.{0}", Identifier(&c.name)))
             .collect();
         let action = if set.is_empty() { "DO NOTHING".to_owned() } else { format!("DO UPDATE SET {}", set.join(", ")) };
@@ -45,7 +45,7 @@ impl RowPlan {
             upsert: format!("INSERT OR ABORT INTO {name} ({columns}) VALUES ({}) ON CONFLICT ({key}) {action}", slots.join(", ")),
             delete: format!("DELETE FROM {name} WHERE {}", key_condition(table, 1)),
             parts: parts(table.columns.len()) as u64,
-            watched: triggers > 3 || folded,
+            watched: triggers > 3,
             only_key: set.is_empty(),
         })
     }
@@ -59,6 +59,7 @@ pub fn put_row(
     log_unchanged: bool,
 ) -> Result<Written, RowFailure> {
     let plan = plan(host, table)?;
+    let values = &*as_spelled(host, table, values)?;
     let before = host.position()?;
     let count = host.connection.total_changes();
     // An INSERT fails for want of an excluded column that may not be NULL, even if the row is there.
@@ -92,6 +93,7 @@ pub fn remove_row(
     log_unchanged: bool,
 ) -> Result<Written, RowFailure> {
     let plan = plan(host, table)?;
+    let key = &*key_as_spelled(host, table, key)?;
     let before = host.position()?;
     let count = host.connection.total_changes();
     let result = host.statements.execute(&plan.delete, &refs(key)).map(|_| ());

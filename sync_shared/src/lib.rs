@@ -18,6 +18,7 @@ mod stamp;
 
 mod catalog;
 mod cursor;
+mod spelling;
 mod state;
 mod table;
 
