@@ -104,6 +104,28 @@ def test_two_spellings_of_one_uuid_meet_as_a_conflict(make_pair):
     assert client.hash() == server.hash()
 
 
+def test_one_row_in_two_spellings_is_no_conflict(make_pair):
+    server, client = make_pair(EXACT.format("UUID"), track=["t"])
+    client.sql("INSERT INTO t VALUES (?, 'same')", UPPER)
+    server.sql("INSERT INTO t VALUES (?, 'same')", LOWER)
+    settle(server, client)
+    assert client.conflicts() == server.conflicts() == []
+    assert client.hash() == server.hash()
+
+
+def test_fields_of_one_row_in_two_spellings_are_merged(make_replica):
+    server, client = (make_replica(name, "CREATE TABLE t(id UUID PRIMARY KEY NOT NULL, a TEXT, b TEXT)") for name in ("server", "client"))
+    for one in (server, client):
+        one.track("t", conflict="merge")
+    client.sql("INSERT INTO t VALUES (?, '1', '1')", UPPER)
+    settle(server, client)
+    client.sql("UPDATE t SET a = '2'")
+    server.sql("UPDATE t SET b = '2'")
+    settle(server, client)
+    assert client.rows("t") == [(UPPER, "2", "2")]
+    assert server.rows("t") == [(LOWER, "2", "2")]
+
+
 @pytest.mark.parametrize("count", [1, 150])
 def test_what_refers_to_a_uuid_refers_to_it_as_it_is_spelled_here(make_pair, count):
     server, client = make_pair(
