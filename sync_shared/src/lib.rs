@@ -23,6 +23,7 @@ mod state;
 mod table;
 
 mod check;
+mod check_keys;
 mod init;
 mod reconcile;
 mod refresh;

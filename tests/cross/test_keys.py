@@ -199,3 +199,16 @@ def test_replicas_agree_or_say_where_they_do_not(make_server, make_replica, kind
     states = [held(one) for one in [server, *clients]]
     differing = {key for state in states for key in state if any(other.get(key) != state[key] for other in states)}
     assert differing <= {group(str(key)) for key in refused}
+
+
+@pytest.mark.parametrize(("type_", "setup", "code"), [
+    *[pytest.param(*p.values, "FoldedKey", id=p.id, marks=p.marks) for p in FOLDED],
+    pytest.param("numeric", (), "NumericKey", id="numeric"),
+    pytest.param("uuid", (), None, id="uuid"),
+    pytest.param("text", (), None, id="text"),
+])
+def test_the_server_says_which_keys_are_equal_in_several_spellings(make_server, type_, setup, code):
+    server = make_server(*setup, table(type_))
+    codes = [row[0] for row in server.sql("SELECT code FROM sync_check_table('t')")]
+    assert codes == ([code] if code else [])
+    assert (code or ": ") in str(server.track("t")["warnings"]) or not code

@@ -154,3 +154,38 @@ def test_a_key_that_would_come_back_in_another_spelling_is_refused(make_replica)
     assert refusals(server) == [("TypeMismatch", "insert", f'{{"id":"{UPPER}"}}')]
     assert UPPER in server.rejections()[0]["message"] and LOWER in server.rejections()[0]["message"]
     assert client.rejections() == []
+
+
+def findings(replica, declared, *keys):
+    replica.sql(EXACT.format(declared))
+    for key in keys:
+        replica.sql("INSERT INTO t VALUES (?, 'x')", key)
+    return sorted({(f["severity"], f["code"]) for f in replica.records("SELECT severity, code FROM sync_check_table('t')")})
+
+
+@pytest.mark.parametrize(("declared", "keys", "found"), [
+    ("TEXT", [LOWER, "bob", "Bob"], []),
+    ("TEXT", [LOWER, UPPER.replace("6", "7")], [("warning", "UpperCaseUuid")]),
+    ("UUID", [LOWER, UPPER.replace("6", "7")], []),
+    ("UUID", [UPPER.replace("D4", "d4")], [("warning", "MixedCaseUuid")]),
+    ("UUID", [LOWER, UPPER], [("error", "SameKeyTwice")]),
+    ("UUID COLLATE NOCASE", [UPPER.replace("D4", "d4")], []),
+    ("DATETIME", ["2024-01-01 00:00:00", "2024-01-01T00:00:00"], [("error", "SameKeyTwice")]),
+    ("DATETIME", ["2024-01-01T01:00:00+01:00"], [("warning", "DatetimeSpelling")]),
+    ("TEXT COLLATE NOCASE", [], [("warning", "FoldedKey")]),
+    ("TEXT COLLATE RTRIM", [], [("warning", "FoldedKey")]),
+])
+def test_keys_that_may_be_taken_for_others_are_found(open_replica, declared, keys, found):
+    assert findings(open_replica("checked"), declared, *keys) == found
+
+
+def test_tracking_warns_of_keys_in_upper_case_and_takes_them_as_uuids(make_replica):
+    server, client = make_replica("server", EXACT.format("UUID"), track=["t"]), make_replica("client", EXACT.format("TEXT"))
+    client.sql("INSERT INTO t VALUES (?, 'x')", UPPER)
+    assert "UpperCaseUuid" in str(client.track("t")["warnings"])
+    assert "UpperCaseUuid" not in str(client.track("t", types={"id": "uuid"})["warnings"])
+    settle(server, client)
+    assert server.rows("t") == [(LOWER, "x")]
+    server.sql("UPDATE t SET v = 'y'")
+    settle(server, client)
+    assert client.rows("t") == [(UPPER, "y")]
