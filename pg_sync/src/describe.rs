@@ -6,7 +6,7 @@ use crate::host::PgHost;
 use crate::relation;
 use crate::spi::{self, Parameter, Rows, View};
 use pgrx::pg_sys::Oid;
-use sync_shared::{Column, Description, Reference, RelationKind, Result, Row as _, Storage, ValueRef};
+use sync_shared::{Column, Description, Portable, Reference, RelationKind, Result, Row as _, Storage, ValueRef};
 
 /// The type `money`, whose number has another name in the declarations of PostgreSQL 13.
 const MONEY: i64 = 790;
@@ -89,7 +89,8 @@ fn children_of(oid: Oid) -> Result<Option<String>> {
 /// Reads the columns and the primary key.
 fn read_columns(oid: Oid, description: &mut Description) -> Result<()> {
     let sql = "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid, a.attnotnull, \
-               a.attgenerated <> '', pg_catalog.pg_get_expr(d.adbin, d.adrelid), pg_catalog.array_position(i.indkey::int2[], a.attnum) \
+               a.attgenerated <> '', pg_catalog.pg_get_expr(d.adbin, d.adrelid), pg_catalog.array_position(i.indkey::int2[], a.attnum), \
+               (SELECT NOT k.collisdeterministic FROM pg_catalog.pg_collation AS k WHERE k.oid = a.attcollation) \
                FROM pg_catalog.pg_attribute AS a \
                LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
                LEFT JOIN pg_catalog.pg_index AS i ON i.indrelid = a.attrelid AND i.indisprimary \
@@ -115,6 +116,7 @@ fn read_columns(oid: Oid, description: &mut Description) -> Result<()> {
             column.not_null = row.integer(3)? != 0;
             column.default = row.optional_text(5)?;
             if rows.datum(at, 6).is_some() {
+                description.notes.extend(note_of_key(&column, rows.datum(at, 7).is_some_and(|folds| folds.value() != 0)));
                 key.push((row.integer(6)?, description.columns.len()));
             }
             description.columns.push(column);
@@ -124,6 +126,25 @@ fn read_columns(oid: Oid, description: &mut Description) -> Result<()> {
     key.sort_unstable();
     description.key = key.into_iter().map(|(_, place)| place).collect();
     Ok(())
+}
+
+/// What is to be said of a column of the key whose values are equal in several spellings.
+fn note_of_key(column: &Column, folds: bool) -> Option<(String, String, String)> {
+    let name = &column.name;
+    if folds || column.declared.rsplit('.').next() == Some("citext") {
+        return Some((
+            "FoldedKey".to_owned(),
+            format!("column {name:?} of the key holds different texts to be equal: of two rows whose keys differ in that only, one is refused"),
+            "spell its values alike on all replicas, or make it text".to_owned(),
+        ));
+    }
+    (column.portable == Portable::Decimal).then(|| {
+        (
+            "NumericKey".to_owned(),
+            format!("column {name:?} of the key is one number with 1 and 1.00, which are two texts"),
+            "declare it NUMERIC in SQLite, not TEXT, or use an integer or a uuid".to_owned(),
+        )
+    })
 }
 
 fn references_of(oid: Oid) -> Result<Vec<Reference>> {

@@ -46,6 +46,7 @@ mod rows;
 mod sets;
 mod shown;
 mod sparing;
+mod spelling;
 mod spi;
 mod statement;
 mod tables;

@@ -142,17 +142,17 @@ fn with_text<T>(datum: pgrx::pg_sys::Datum, read: impl FnOnce(&str) -> Result<T>
 pub fn log_row(host: &mut PgHost, table: &Table, key: &[Value], operation: Operation, label: Option<&Label>) -> Result<i64> {
     let plan = host.plan(table)?;
     let key = plan.key_parameters(key).map_err(Error::corrupt)?;
-    let pk_value = plan.write_key(&key)?;
-    let payload = match operation {
-        Operation::Delete => None,
+    let (pk_value, payload) = match operation {
+        Operation::Delete => (plan.write_key(&key)?, None),
         _ => {
-            // The log says what the row is, not what the caller sees of it.
+            // The log says what the row is, not what the caller sees of it, and its key as the row has it.
             let _definer = Definer::owner_of(plan.relation);
-            let (_, payload) = spi::run(&plan.select_row(), &key, View::Latest, |rows| match rows.len() {
+            let (_, found) = spi::run(&plan.select_row(), &key, View::Latest, |rows| match rows.len() {
                 0 => Ok(None),
-                _ => plan.write_payload(rows, 0).map(Some),
+                _ => Ok(Some((plan.write_key_of(rows, 0)?, plan.write_payload(rows, 0)?))),
             })?;
-            Some(payload.ok_or_else(|| Error::corrupt(format!("a row of {:?} to be logged is gone", table.table_name)))?)
+            let gone = || Error::corrupt(format!("a row of {:?} to be logged is gone", table.table_name));
+            found.map(|(pk_value, payload)| (pk_value, Some(payload))).ok_or_else(gone)?
         }
     };
     let origin = host.self_id()?;

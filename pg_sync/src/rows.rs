@@ -7,6 +7,7 @@ use crate::definer::Definer;
 use crate::host::PgHost;
 use crate::pending::{self, Logged, Pending, PendingRow};
 use crate::pinned::Pinned;
+use crate::spelling;
 use crate::spi::{self, Aim, Parameter, View};
 use crate::tables::TablePlan;
 use pgrx::prelude::*;
@@ -33,6 +34,9 @@ pub fn convert(plan: &TablePlan, given: &[usize], row: &[Option<Value>]) -> Resu
         values.push(plan.parameter(column, value).map_err(mismatch)?);
     }
     let key: Vec<Parameter> = plan.key.iter().map(|k| values[given.iter().position(|g| g == k).unwrap_or(0)]).collect();
+    if let Some(sentence) = spelling::respelled(plan, &key, |column| row[column].clone())? {
+        return Err(mismatch(sentence));
+    }
     let pk_value = plan.write_key(&key)?;
     Ok(Converted { values, key, pk_value })
 }
@@ -64,6 +68,7 @@ pub fn remove_row(
     let plan = host.plan(table)?;
     let written = host.guarded(|host| {
         let key = plan.key_parameters(key).map_err(mismatch)?;
+        let key = spelling::stored_key(&plan, &key)?.unwrap_or(key);
         let pk_value = plan.write_key(&key)?;
         let pending = PendingRow { pk_value: pk_value.clone(), values: None, label: label.copied() };
         let mut ran = Ran::default();
@@ -112,7 +117,8 @@ pub fn write_row(
     row: &Converted,
     label: Option<&Label>,
 ) -> Result<Written, RowFailure> {
-    let Converted { values, key, pk_value } = row;
+    let stored = spelling::as_stored(plan, given, row)?;
+    let Converted { values, key, pk_value } = stored.as_ref().unwrap_or(row);
     let pending = || {
         let values = || values.iter().map(|value| value.datum).collect();
         PendingRow { pk_value: pk_value.clone(), values: Some(values()), label: label.copied() }
@@ -145,7 +151,7 @@ pub fn write_row(
             let update = plan.update_row(given).unwrap_or_else(|| plan.find_row());
             Ok(run(plan, given, &update, values, pending())?.written())
         }
-        false => Err(ignored()),
+        false => Err(spelling::taken(plan, key)?.unwrap_or_else(ignored)),
     }
 }
 

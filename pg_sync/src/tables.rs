@@ -33,6 +33,8 @@ pub struct TablePlan {
     pub sequences: Vec<Option<Oid>>,
     /// Is the key one column, whose values are only equal if they are written in the same way?
     pub has_exact_key: bool,
+    /// Columns of the key whose type or collation holds values to be equal that are written in other ways: see [`crate::spelling`].
+    pub folded: Vec<usize>,
     /// Can the key decide an ON CONFLICT?
     pub has_arbiter: bool,
     /// Found out when it is asked for.
@@ -54,13 +56,13 @@ impl TablePlan {
             columns.push(ColumnType::new(&found.name, found.oid, found.typmod));
             sequences.push(if found.has_default { relation::sequence_of(oid, &found.name)? } else { None });
         }
-        let has_exact_key = match table.key.as_slice() {
-            [only] => is_exact(&columns[*only], live.iter().find(|l| l.name == columns[*only].name).map_or(Oid::INVALID, |l| l.collation)),
-            _ => false,
-        };
+        let collation = |c: usize| live.iter().find(|l| l.name == columns[c].name).map_or(Oid::INVALID, |l| l.collation);
+        let is_folded = |&c: &usize| !is_exact(&columns[c], collation(c)) && !is_one_value(&columns[c].form);
+        let has_exact_key = matches!(table.key.as_slice(), [only] if is_exact(&columns[*only], collation(*only)));
         Ok(TablePlan {
             id: table.id,
             has_exact_key,
+            folded: table.key.iter().copied().filter(is_folded).collect(),
             relation: oid,
             name: qualified(oid),
             rows: rows_of(oid),
@@ -187,21 +189,48 @@ impl TablePlan {
         }
     }
 
+    /// Are there keys that are one row's, and written in different ways? Those of numbers are.
+    pub fn has_key_by_value(&self) -> bool {
+        self.key.iter().any(|&k| matches!(self.columns[k].form, Form::Numeric))
+    }
+
     // --- statements
 
     fn column_list(&self) -> String {
         list(self.columns.iter().map(|c| c.name.as_str()))
     }
 
+    /// The row with this key, as it is spelled.
     pub fn key_condition(&self, first: usize) -> String {
         let terms = self.key.iter().enumerate().map(|(place, &k)| self.equals(k, first + place));
         terms.collect::<Vec<_>>().join(" AND ")
     }
 
-    /// A column against a parameter.
+    /// A column of the key against a parameter. The first term has the index.
     fn equals(&self, column: usize, slot: usize) -> String {
-        let column = &self.columns[column];
-        format!("{} {} ${slot}", Identifier(&column.name), column.equals)
+        let ColumnType { name, equals, .. } = &self.columns[column];
+        let name = Identifier(name);
+        match self.folded.contains(&column) {
+            false => format!("{name} {equals} ${slot}"),
+            true => format!(
+                "{name} {equals} ${slot} AND pg_catalog.format('%s', {name}) COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) \
+                 pg_catalog.format('%s', ${slot}) COLLATE pg_catalog.\"C\""
+            ),
+        }
+    }
+
+    /// As `key_condition`, however the row's key is spelled.
+    pub fn equal_keys(&self) -> String {
+        let terms = self.key.iter().enumerate().map(|(place, &k)| {
+            let ColumnType { name, equals, .. } = &self.columns[k];
+            format!("{} {equals} ${}", Identifier(name), place + 1)
+        });
+        terms.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// The keys of rows.
+    pub fn select_key(&self) -> String {
+        format!("SELECT {} FROM {}", list(self.key.iter().map(|&k| self.columns[k].name.as_str())), self.rows)
     }
 
     /// Every row.
@@ -309,4 +338,9 @@ fn is_exact(column: &ColumnType, collation: Oid) -> bool {
         Form::Text => collation == Oid::INVALID || unsafe { pg_sys::get_collation_isdeterministic(collation) },
         _ => false,
     }
+}
+
+/// Are values that are equal one value, whose wire form has one canonical form, also where it is not written in one way?
+fn is_one_value(form: &Form) -> bool {
+    matches!(form, Form::Numeric | Form::Float4 | Form::Float8 | Form::Padded)
 }

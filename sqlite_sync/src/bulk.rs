@@ -11,6 +11,7 @@ use crate::log::{clock, key_condition, log_row};
 use crate::quote::{Identifier, TableName, list};
 use crate::raw::{RawStatement, running};
 use crate::rows::{guard, key_values, log_anyway, put_part, read_row};
+use crate::spelling::{as_spelled, key_as_spelled};
 use crate::triggers;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
@@ -98,6 +99,7 @@ pub fn put_row(
     label: Option<&Label>,
     log_unchanged: bool,
 ) -> Result<Written, RowFailure> {
+    let values = &*as_spelled(host, table, values)?;
     let key = || key_values(table, values);
     let done = match values.iter().all(Option::is_some) {
         true => write(host, table, values),
@@ -124,6 +126,7 @@ pub fn remove_row(
     label: Option<&Label>,
     log_unchanged: bool,
 ) -> Result<Written, RowFailure> {
+    let key = &*key_as_spelled(host, table, key)?;
     let stored = |key: &[Value]| table.key.iter().zip(key).all(|(&k, value)| stored_as(value, &table.columns[k], true).is_some());
     let found = if stored(key) { None } else { read_row(host, table, key)? };
     let own: Vec<Value> = match found {

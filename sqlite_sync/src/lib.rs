@@ -24,6 +24,7 @@ mod resolver;
 mod rows;
 mod scalar;
 mod sets;
+mod spelling;
 mod statements;
 mod sync_with;
 mod transaction;

@@ -6,7 +6,7 @@ use crate::quote::{Identifier, TableName};
 use crate::raw::RawRow;
 use crate::statements::RELABEL;
 use std::fmt::Write as _;
-use sync_shared::{Catalog, Error, Fields, Label, Layout, LogEntry, LogRange, Operation, Result, Row as _, Table, Value, ValueRef};
+use sync_shared::{Catalog, Error, Fields, Label, Layout, LogEntry, LogRange, Operation, Result, Row as _, Table, TextFold, Value, ValueRef};
 
 /// Columns of `_sync_log_data` before `c1`.
 const LEAD: usize = 8;
@@ -266,8 +266,16 @@ pub fn delete_entries(host: &mut SqliteHost<'_>, catalog: &Catalog, versions: &[
     Ok(())
 }
 
-/// `key columns = parameters`, the first of which is `?first`.
+/// The row with this key, to the byte: `key columns = parameters`, the first of which is `?first`.
 pub fn key_condition(table: &Table, first: usize) -> String {
-    let terms = table.key.iter().enumerate().map(|(place, &k)| format!("{} = ?{}", Identifier(&table.columns[k].name), first + place));
+    let terms = table.key.iter().enumerate().map(|(place, &k)| {
+        let (column, slot) = (&table.columns[k], first + place);
+        let name = Identifier(&column.name);
+        match column.fold {
+            TextFold::Exact => format!("{name} = ?{slot}"),
+            // The first term has the index.
+            _ => format!("{name} = ?{slot} AND {name} COLLATE BINARY = ?{slot}"),
+        }
+    });
     terms.collect::<Vec<_>>().join(" AND ")
 }

@@ -6,6 +6,7 @@ use crate::describe::references_of;
 use crate::error::engine;
 use crate::host::SqliteHost;
 use crate::quote::{Identifier, TableName, list};
+use crate::spelling::spellings;
 use crate::statements::refs;
 use rusqlite::config::DbConfig;
 use rusqlite::ffi;
@@ -64,12 +65,16 @@ pub fn violations(host: &mut SqliteHost<'_>, catalog: &Catalog, touched: &[Touch
     let mut found = Vec::new();
     for (row, touch) in touched.iter().enumerate() {
         let table = &catalog.tables[touch.table];
-        let violation = match touch.deleted {
-            false => missing_parent(host, catalog, table, &touch.key)?,
-            true => remaining_child(host, table, &children, &touch.key)?.map(|message| (message, None)),
-        };
-        if let Some((message, missing)) = violation {
-            found.push(Violation { row, message, missing });
+        // The row may be spelled in another way than it was sent; it is gone if it was deleted.
+        for key in spellings(table, &touch.key) {
+            let violation = match touch.deleted {
+                false => missing_parent(host, catalog, table, &key)?,
+                true => remaining_child(host, table, &children, &key)?.map(|message| (message, None)),
+            };
+            if let Some((message, missing)) = violation {
+                found.push(Violation { row, message, missing });
+                break;
+            }
         }
     }
     if found.is_empty() {

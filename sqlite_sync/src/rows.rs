@@ -9,9 +9,10 @@ use crate::host::SqliteHost;
 use crate::log::{flush_labels, head, key_condition, log_row, relabel};
 use crate::order::collation;
 use crate::quote::{Identifier, Literal, TableName, list};
+use crate::spelling::{as_spelled, key_as_spelled};
 use crate::statements::refs;
 use crate::triggers;
-use sync_shared::{Error, Host as _, Label, Operation, Portable, Result, Row, RowFailure, Table, TextFold, Value, ValueRef, Written};
+use sync_shared::{Error, Host as _, Label, Operation, Portable, Result, Row, RowFailure, Table, Value, ValueRef, Written};
 
 /// What is known of a table while its rows are written.
 pub struct RowPlan {
@@ -33,12 +34,11 @@ impl RowPlan {
         let columns = list(table.columns.iter().map(|c| c.name.as_str()));
         let slots: Vec<String> = (1..=table.columns.len()).map(|slot| format!("?{slot}")).collect();
         let key = list(table.key.iter().map(|&k| table.columns[k].name.as_str()));
-        let folded = table.key.iter().any(|&k| table.columns[k].fold != TextFold::Exact);
         let set: Vec<String> = table
             .columns
             .iter()
             .enumerate()
-            .filter(|(i, c)| !table.key.contains(i) || c.fold != TextFold::Exact)
+            .filter(|(i, _)| !table.key.contains(i))
             .map(|(_, c)| format!("{0} = excluded.{0}", Identifier(&c.name)))
             .collect();
         let action = if set.is_empty() { "DO NOTHING".to_owned() } else { format!("DO UPDATE SET {}", set.join(", ")) };
@@ -48,7 +48,7 @@ impl RowPlan {
             upsert: format!("INSERT OR ABORT INTO {name} ({columns}) VALUES ({}) ON CONFLICT ({key}) {action}", slots.join(", ")),
             delete: format!("DELETE FROM {name} WHERE {}", key_condition(table, 1)),
             parts: parts(table.columns.len()) as u64,
-            watched: !others.is_empty() || folded,
+            watched: !others.is_empty(),
             may_ignore: others.iter().any(|trigger| trigger.to_ascii_uppercase().contains("IGNORE")),
             only_key: set.is_empty(),
         })
@@ -63,6 +63,7 @@ pub fn put_row(
     log_unchanged: bool,
 ) -> Result<Written, RowFailure> {
     let plan = plan(host, table)?;
+    let values = &*as_spelled(host, table, values)?;
     whole_or_not(host, plan.may_ignore, |host| {
         let before = host.position()?;
         let count = host.connection.total_changes();
@@ -99,6 +100,7 @@ pub fn remove_row(
     log_unchanged: bool,
 ) -> Result<Written, RowFailure> {
     let plan = plan(host, table)?;
+    let key = &*key_as_spelled(host, table, key)?;
     whole_or_not(host, plan.may_ignore, |host| {
         let before = host.position()?;
         let count = host.connection.total_changes();

@@ -74,8 +74,11 @@ fn fill(fields: &mut Fields, defaults: &[Value]) {
     }
 }
 
-/// The values of a log entry, by column of its table.
+/// The values of a log entry, by column of its table, as they go over the wire: what differs in its spelling only is the same.
 pub fn fields_of(entry: &LogEntry<'_>) -> Result<Fields> {
-    let value = |c| Ok(entry.fields.value(c)?.map(ValueRef::to_owned));
+    let value = |c| Ok(entry.fields.value(c)?.map(|value| match value {
+        ValueRef::Text(text) => Value::Text(entry.table.text_on_wire(c, text).into_owned()),
+        value => value.to_owned(),
+    }));
     (0..entry.table.columns.len()).map(value).collect()
 }

@@ -175,8 +175,12 @@ fn write_payload_twice(entry: &LogEntry<'_>, plain: &mut String, escaped: &mut S
         lead = ",";
         plain.push_str(&definition.member);
         escaped.push_str(&entry.table.escaped_members[column]);
-        match value {
-            ValueRef::Text(text) if is_plain(text) => {
+        let on_wire = match value {
+            ValueRef::Text(text) => Some(entry.table.text_on_wire(column, text)),
+            _ => None,
+        };
+        match on_wire.as_deref() {
+            Some(text) if is_plain(text) => {
                 for (out, quote) in [(&mut *plain, "\""), (&mut *escaped, "\\\"")] {
                     out.push_str(quote);
                     out.push_str(text);
@@ -185,7 +189,7 @@ fn write_payload_twice(entry: &LogEntry<'_>, plain: &mut String, escaped: &mut S
             }
             _ => {
                 let from = plain.len();
-                write_payload(plain, value);
+                write_payload(plain, on_wire.as_deref().map_or(value, ValueRef::Text));
                 write_escaped(escaped, &plain[from..]);
             }
         }

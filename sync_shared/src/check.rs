@@ -1,5 +1,6 @@
 //! `sync_check_table`: what will not sync, or not losslessly, told before tracking.
 
+use crate::check_keys::{folded_keys, spelled_keys};
 use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::refresh::definition_of;
@@ -25,6 +26,7 @@ pub fn check_table(host: &mut dyn Host, table_name: &str) -> Result<Vec<Finding>
     }
     let mut findings = warnings(&description);
     findings.extend(unreadable_rows(host, &description)?);
+    findings.extend(spelled_keys(host, &description, &BTreeMap::new(), usize::MAX)?);
     Ok(findings)
 }
 
@@ -86,6 +88,7 @@ pub fn warnings(description: &Description) -> Vec<Finding> {
     for (code, message, fix) in &description.notes {
         warn(code, message.clone(), fix);
     }
+    findings.extend(folded_keys(description));
     findings
 }
 

@@ -18,10 +18,12 @@ mod stamp;
 
 mod catalog;
 mod cursor;
+mod spelling;
 mod state;
 mod table;
 
 mod check;
+mod check_keys;
 mod init;
 mod reconcile;
 mod refresh;

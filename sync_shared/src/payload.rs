@@ -29,9 +29,13 @@ pub enum Unbound {
 
 impl Bound {
     pub fn new(table: &Table, change: &Change<'_>) -> Result<Bound, Unbound> {
-        match Bound::plain(table, change) {
-            Some(bound) => Ok(bound),
-            None => Bound::general(table, change),
+        let bound = match Bound::plain(table, change) {
+            Some(bound) => bound,
+            None => Bound::general(table, change)?,
+        };
+        match table.misspelled(&bound.key) {
+            None => Ok(bound),
+            Some(sentence) => Err(Unbound::Row("TypeMismatch", sentence)),
         }
     }
 

@@ -1,12 +1,13 @@
 //! A tracked table as the core sees it: its name on the wire, its columns, its key.
 
-use crate::canonical::write_escaped;
+use crate::canonical::{write_escaped, write_string};
 use crate::conflict::Strategy;
 use crate::error::{Error, Result};
 use crate::log_entry::Fields;
 use crate::value::{ValueRef, write_canonical, write_payload};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The portable types of TYPES.md.
@@ -83,7 +84,7 @@ pub enum Storage {
     Typed,
 }
 
-/// Which texts a key column holds to be equal.
+/// Which texts a key column holds to be equal, so that only one of them can be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TextFold {
     Exact,
@@ -164,6 +165,8 @@ pub struct Table {
     pub key_members: Vec<usize>,
     /// The key's columns by canonical name, as the row hash has them.
     key_canonical: Vec<usize>,
+    /// Columns of the key and of foreign keys whose texts may have another form on the wire.
+    respelled: Vec<usize>,
     /// `\\"name\\":` of each column, as it stands in the text of a payload within a batch.
     pub escaped_members: Vec<String>,
     pub exclude: Vec<String>,
@@ -258,10 +261,13 @@ impl Table {
             write_escaped(&mut member, &column.member);
             member
         };
+        let refers = |name: &str| definition.references.iter().any(|r| r.columns.iter().any(|c| c.eq_ignore_ascii_case(name)));
+        let respelled = definition.columns.iter().enumerate().filter(|(i, c)| c.respells() && (definition.key.contains(i) || refers(&c.name)));
         Table {
             id,
             table_name,
             name,
+            respelled: respelled.map(|(i, _)| i).collect(),
             escaped_members: definition.columns.iter().map(escaped).collect(),
             columns: definition.columns,
             key: definition.key,
@@ -328,7 +334,7 @@ impl Table {
                 out.push(',');
             }
             out.push_str(&self.columns[column].member);
-            write_payload(out, value(column)?);
+            self.write_value(out, column, value(column)?);
         }
         out.push('}');
         Ok(())
@@ -345,13 +351,38 @@ impl Table {
             }
             first = false;
             out.push_str(&column.member);
-            write_payload(out, value);
+            self.write_value(out, i, value);
         }
         out.push('}');
         Ok(())
     }
 
-    /// The row's identity on every replica.
+    fn write_value(&self, out: &mut String, column: usize, value: ValueRef<'_>) {
+        match value {
+            ValueRef::Text(text) => write_string(out, &self.text_on_wire(column, text)),
+            _ => write_payload(out, value),
+        }
+    }
+
+    /// A column's text as it goes over the wire.
+    pub fn text_on_wire<'t>(&self, column: usize, text: &'t str) -> Cow<'t, str> {
+        match !self.respelled.is_empty() && self.respelled.contains(&column) {
+            true => self.columns[column].on_wire(text),
+            false => Cow::Borrowed(text),
+        }
+    }
+
+    /// May a text of the key, or one that refers to a row, have another form on the wire?
+    pub fn respells(&self) -> bool {
+        !self.respelled.is_empty()
+    }
+
+    /// May a row be there whose key the engine holds to be equal to another, though it is that of another row?
+    pub fn folds(&self) -> bool {
+        self.key.iter().any(|&k| self.columns[k].fold != TextFold::Exact)
+    }
+
+    /// The row's identity on every replica: its key's wire form, whatever the engine holds to be equal to it.
     pub fn row_hash<'v>(&self, value: impl Fn(usize) -> Result<ValueRef<'v>>) -> Result<RowHash> {
         let mut text = String::with_capacity(96);
         text.push_str(&self.name.to_ascii_lowercase());
@@ -359,14 +390,9 @@ impl Table {
         for &column in &self.key_canonical {
             let definition = &self.columns[column];
             text.push_str(&definition.member.to_ascii_lowercase());
-            match (value(column)?, definition.fold) {
-                (ValueRef::Text(t), TextFold::AsciiCase) => {
-                    write_canonical(&mut text, ValueRef::Text(&t.to_ascii_lowercase()), definition.portable);
-                }
-                (ValueRef::Text(t), TextFold::TrailingSpace) => {
-                    write_canonical(&mut text, ValueRef::Text(t.trim_end_matches(' ')), definition.portable);
-                }
-                (value, _) => write_canonical(&mut text, value, definition.portable),
+            match value(column)? {
+                ValueRef::Text(t) if definition.respells() => write_string(&mut text, &definition.on_wire(t)),
+                value => write_canonical(&mut text, value, definition.portable),
             }
         }
         let digest = Sha256::digest(text.as_bytes());

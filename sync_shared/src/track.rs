@@ -2,6 +2,7 @@
 
 use crate::catalog::Catalog;
 use crate::check::{unsupported, warnings};
+use crate::check_keys::{SAMPLE, spelled_keys};
 use crate::conflict::Strategy;
 use crate::error::{Error, Kind, Result};
 use crate::host::{CaptureState, Host, in_transaction, query_integer};
@@ -234,7 +235,8 @@ fn answer(host: &mut dyn Host, description: &Description, backfilled: u64) -> Re
     let catalog = Catalog::load(host)?;
     let index = catalog.by_name(host, &description.table_name)?;
     let table = &catalog.tables[index];
-    let mut warnings: Vec<String> = warnings(description).into_iter().map(|w| format!("{}: {}; {}", w.code, w.message, w.fix)).collect();
+    let found = warnings(description).into_iter().chain(spelled_keys(host, description, &table.types, SAMPLE)?);
+    let mut warnings: Vec<String> = found.map(|w| format!("{}: {}; {}", w.code, w.message, w.fix)).collect();
     warnings.extend(State::load(host)?.uncaptured.check(table).err().map(|error| error.to_string()));
     Ok(json!({
         "table": table.table_name,
