@@ -161,7 +161,7 @@ pub fn remove(host: &mut PgHost, table: &Table) -> Result<()> {
 pub fn state(host: &mut PgHost, table: &Table) -> Result<CaptureState> {
     let Some(oid) = relation_of(host, table)? else {
         let table_name = relation::by_name(&table.table_name).map(relation::name_of);
-        return Ok(CaptureState { table_name, columns: None, intact: false, suspect: true, made_here: false });
+        return Ok(CaptureState { table_name, columns: None, intact: false, suspect: true, made_here: None });
     };
     let _definer = Definer::enter(host.extension.owner);
     let sql = "SELECT count(*) FROM pg_catalog.pg_trigger WHERE tgrelid = $1::oid AND tgname IN ($2, $3, $4) AND tgenabled = 'A'";
@@ -186,7 +186,7 @@ pub fn state(host: &mut PgHost, table: &Table) -> Result<CaptureState> {
     let strays = our_triggers(table)?.iter().any(|(relation, _)| *relation != oid && !leaves.contains(relation));
     let strays = strays || known_leaves(host, table)?.iter().any(|known| !leaves.contains(known));
     let intact = whole && !strays && truncates == leaves.len() as i64;
-    Ok(CaptureState { table_name: Some(relation::name_of(oid)), columns: captured_columns(host, table, oid)?, intact, suspect: !intact || types_changed(table, oid), made_here: false })
+    Ok(CaptureState { table_name: Some(relation::name_of(oid)), columns: captured_columns(host, table, oid)?, intact, suspect: !intact || types_changed(table, oid), made_here: None })
 }
 
 /// The columns that were captured when capture was installed: attribute numbers, and the names they had.

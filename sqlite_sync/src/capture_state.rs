@@ -19,7 +19,7 @@ pub fn capture_state(connection: &Connection, table: &Table, self_id: i64) -> Re
     let Some(insert) = ours.iter().find(|t| t.name.eq_ignore_ascii_case(&names[0])) else {
         let table_name = describe(connection, &table.table_name)?.map(|d| d.table_name);
         let made_here = made_here(connection, &table.table_name)?;
-        return Ok(CaptureState { table_name, columns: None, intact: false, suspect: true, made_here });
+        return Ok(CaptureState { table_name, columns: None, intact: false, suspect: true, made_here: Some(made_here) });
     };
     let on_table = triggers(connection, "tbl_name = ?1 COLLATE NOCASE", &[&insert.table_name])?;
     let oldest_of_ours = ours.iter().map(|t| t.age).min().unwrap_or(0);
@@ -33,7 +33,7 @@ pub fn capture_state(connection: &Connection, table: &Table, self_id: i64) -> Re
         columns: Some(captured_columns(&insert.sql)),
         intact: as_wanted && !overtaken,
         suspect: ours.len() < 3 || overtaken,
-        made_here: made_here(connection, &insert.table_name)?,
+        made_here: Some(made_here(connection, &insert.table_name)?),
     })
 }
 

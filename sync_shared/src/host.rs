@@ -50,8 +50,9 @@ pub struct CaptureState {
     pub intact: bool,
     /// Could a write have been missed, or logged in the wrong order?
     pub suspect: bool,
-    /// The table was certainly made under its name, not renamed to it.
-    pub made_here: bool,
+    /// Was the table certainly made under its name, not renamed to it? None where the engine tells when a table is dropped, so that none can
+    /// be taken for another.
+    pub made_here: Option<bool>,
 }
 
 pub trait Host {

@@ -17,12 +17,10 @@ use crate::value::{Value, ValueRef};
 /// Are so many of a table's rows gone that it is no rebuilt one? Not one is left; or, if the table was made under its name and not
 /// renamed to it, fewer than are gone. `known`: this was said of the table before.
 pub fn has_lost_rows(host: &mut dyn Host, catalog: &Catalog, index: usize, capture: &CaptureState, known: bool) -> Result<bool> {
-    if capture.columns.is_some() {
-        return Ok(false);
-    }
+    let Some(made_here) = capture.made_here.filter(|_| capture.columns.is_none()) else { return Ok(false) };
     let missing = find_missing(host, catalog, index)?;
     let gone = missing.gone.len();
-    Ok(gone > 0 && (known || missing.kept == 0 || (capture.made_here && gone > missing.kept)))
+    Ok(gone > 0 && (known || missing.kept == 0 || (made_here && gone > missing.kept)))
 }
 
 /// Captures the tables again that have lost their rows, after these were put back.

@@ -215,7 +215,8 @@ fn apply_tracking(host: &mut dyn Host, description: &Description, known: Option<
     let table = &catalog.tables[index];
     if known.is_some_and(|known| !known.tracked) && wanted.backfill {
         // Its rows may have been deleted one by one as well: only if none is left this is in doubt.
-        let capture = CaptureState { made_here: false, ..host.capture_state(table)? };
+        let capture = host.capture_state(table)?;
+        let capture = CaptureState { made_here: capture.made_here.map(|_| false), ..capture };
         if has_lost_rows(host, &catalog, index, &capture, false)? {
             let mut uncaptured = State::load(host)?.uncaptured;
             uncaptured.set(table, Some(Cause::RowsGone));
