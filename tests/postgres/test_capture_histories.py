@@ -14,7 +14,8 @@ from replay import assert_replays, table_rows
 
 SEED = int(os.environ.get("SYNC_SEED") or random.randrange(1_000_000))
 EXAMPLES = int(os.environ.get("SYNC_EXAMPLES", "100"))
-KEYS = st.integers(0, 1500)
+# Often the same ones, so that statements meet each other's rows.
+KEYS = st.one_of(st.sampled_from((0, 1, 30)), st.integers(0, 1500))
 SIZES = st.sampled_from((1, 2, 5, 40, 700))
 # A trigger that writes another tracked table in a block which fails for every third row, and reads the log in some.
 SCHEMA = (
@@ -29,7 +30,7 @@ SCHEMA = (
 )
 # A trigger that fires before capture and puts a row back under the key that it has left.
 KEEP = (
-    "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF OLD.id % 11 = 0 AND OLD.note NOT LIKE 'kept%' THEN"
+    "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF OLD.id % 3 = 0 AND OLD.note NOT LIKE 'kept%' THEN"
     " EXECUTE format('INSERT INTO %I VALUES ($1, $2, ''kept'')', TG_TABLE_NAME) USING OLD.id, OLD.v; END IF; RETURN NULL; END $$",
     "CREATE TRIGGER a_keep AFTER DELETE OR UPDATE OF id ON t FOR EACH ROW EXECUTE FUNCTION keep()",
     "CREATE TRIGGER a_keep AFTER DELETE OR UPDATE OF id ON u FOR EACH ROW EXECUTE FUNCTION keep()",
