@@ -57,7 +57,7 @@ fn capture(extension: &Rc<Extension>, data: &TriggerData) -> Result<()> {
     let writer = Writer { extension, captured };
     match data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
         pg_sys::TRIGGER_EVENT_INSERT if !is_superseded(data.tg_trigtuple) => {
-            living::note_put(data.tg_trigtuple);
+            living::note_put(writer.captured.table, data.tg_trigtuple);
             writer.row(Operation::Insert, None, &writer.captured.values(data.tg_trigtuple, descriptor))
         }
         pg_sys::TRIGGER_EVENT_UPDATE => {
@@ -133,7 +133,7 @@ impl Writer<'_> {
         if !captured.agree(captured.key.iter().map(|&c| &captured.columns[c]), old, new) {
             self.gone(old, old_tuple)?;
             if !is_superseded {
-                living::note_put(new_tuple);
+                living::note_put(captured.table, new_tuple);
                 self.row(Operation::Insert, None, new)?;
             }
             return Ok(());
@@ -141,7 +141,7 @@ impl Writer<'_> {
         if is_superseded {
             return Ok(());
         }
-        living::note_put(new_tuple);
+        living::note_put(captured.table, new_tuple);
         // What this transaction wrote before may have been left to this entry to log, see `is_superseded`.
         if captured.agree(captured.columns.iter(), old, new) && !is_own(old_tuple) {
             return Ok(());

@@ -11,7 +11,7 @@ use crate::quote::{Identifier, list, rows_of};
 use crate::relation;
 use crate::spi::{self, Parameter, Session, View};
 use pgrx::pg_sys::{self, CommandId, Datum, HeapTuple, HeapTupleHeader, Oid};
-use std::cell::Cell;
+use std::cell::RefCell;
 use sync_shared::Result;
 
 // Called for every row, and they do not raise.
@@ -21,27 +21,35 @@ unsafe extern "C-unwind" {
 }
 
 thread_local! {
-    /// The last command of this transaction that has put a row which capture has met.
-    static LAST_PUT: Cell<CommandId> = const { Cell::new(0) };
+    /// By tracked table, the last command of this transaction that has put a row which capture has met. The table of the last is the first.
+    static LAST_PUTS: RefCell<Vec<(i64, CommandId)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The transaction is over.
 pub fn reset() {
-    LAST_PUT.set(0);
+    LAST_PUTS.with_borrow_mut(Vec::clear);
 }
 
 /// Capture has met a row that this transaction has put.
-pub fn note_put(tuple: HeapTuple) {
+pub fn note_put(table: i64, tuple: HeapTuple) {
     // SAFETY: a tuple that the server gave to the trigger, written by this transaction.
     let command = unsafe { HeapTupleHeaderGetCmin((*tuple).t_data) };
-    LAST_PUT.set(LAST_PUT.get().max(command));
+    LAST_PUTS.with_borrow_mut(|puts| {
+        let at = puts.iter().position(|(known, _)| *known == table).unwrap_or_else(|| {
+            puts.push((table, command));
+            puts.len() - 1
+        });
+        puts.swap(0, at);
+        puts[0].1 = puts[0].1.max(command);
+    });
 }
 
 /// May the key of a tuple that this transaction has changed or deleted live on? Commands count upwards, so one that puts a row between the
 /// change and its trigger has a higher number than the change.
 pub fn may_live_on(captured: &Captured, tuple: HeapTuple) -> bool {
     // SAFETY: as above; changed or deleted by this transaction.
-    captured.is_key_late || LAST_PUT.get() > unsafe { HeapTupleHeaderGetCmax((*tuple).t_data) }
+    let change = unsafe { HeapTupleHeaderGetCmax((*tuple).t_data) };
+    captured.is_key_late || LAST_PUTS.with_borrow(|puts| puts.iter().any(|(table, put)| *table == captured.table && *put > change))
 }
 
 /// The statement that finds a row by its key.
