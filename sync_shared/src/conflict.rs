@@ -90,12 +90,28 @@ impl Verdict {
 
 /// Lets the strategy decide.
 pub fn decide(host: &mut dyn Host, sides: &Sides<'_>, strategy: Strategy) -> Result<Verdict> {
-    match strategy {
-        Strategy::ServerWins => Ok(side_of(sides, BatchKind::Pull)),
-        Strategy::ClientWins => Ok(side_of(sides, BatchKind::Push)),
-        Strategy::LastWriteWins => Ok(last_write(sides)),
-        Strategy::Merge => Ok(merge(sides)),
-        Strategy::Custom => custom(host, sides),
+    Ok(match strategy {
+        Strategy::ServerWins => whole(sides, side_of(sides, BatchKind::Pull)),
+        Strategy::ClientWins => whole(sides, side_of(sides, BatchKind::Push)),
+        Strategy::LastWriteWins => whole(sides, last_write(sides)),
+        Strategy::Merge => whole(sides, merge(sides)),
+        Strategy::Custom => custom(host, sides)?,
+    })
+}
+
+/// A winner may be older than a column that the loser names. There the loser's value is the only one, and the winner's side is told of it: else
+/// the two would differ for good. Only a pushed winner needs nothing, for it is sent back as the row that it has become.
+fn whole(sides: &Sides<'_>, verdict: Verdict) -> Verdict {
+    let (winner, loser) = match verdict {
+        Verdict::Local => (sides.local_values, sides.remote_values),
+        Verdict::Remote if sides.direction == BatchKind::Pull => (sides.remote_values, sides.local_values),
+        other => return other,
+    };
+    let fields = || winner.iter().zip(loser);
+    // A delete has no values.
+    match fields().any(|(winner, loser)| winner.is_none() && loser.is_some()) {
+        true => Verdict::Merged(Some(fields().map(|(winner, loser)| winner.clone().or_else(|| loser.clone())).collect())),
+        false => verdict,
     }
 }
 

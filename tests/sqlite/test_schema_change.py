@@ -503,6 +503,40 @@ def test_a_client_leaves_a_new_columns_default_to_its_server(synced):
     assert equal("Person", server, client) and client.conflicts() == server.conflicts() == []
 
 
+@pytest.mark.parametrize("strategy", ["last_write_wins", "client_wins", "server_wins", "merge"])
+@pytest.mark.parametrize("order", ["edit, server, client", "server, edit, client", "server, client, edit"])
+def test_an_edit_that_does_not_know_a_new_column_leaves_both_sides_with_its_value(synced, strategy, order):
+    server, client = synced
+    steps = {
+        "edit": (client, "UPDATE Person SET Name = 'edited'"),
+        "server": (server, "ALTER TABLE Person ADD COLUMN Status TEXT DEFAULT 'active'"),
+        "client": (client, "ALTER TABLE Person ADD COLUMN Status TEXT"),
+    }
+    for replica in synced:
+        replica.sql("SELECT sync_set_conflict_strategy('Person', ?)", strategy)
+    for step in order.split(", "):
+        replica, statement = steps[step]
+        replica.sql(statement)
+        let_the_clock_tick()
+    settle(server, client)
+    name = "Alice" if strategy == "server_wins" else "edited"
+    assert server.rows("Person") == [(1, name, "alice@example.com", "active")]
+    assert equal("Person", server, client) and len(client.conflicts()) == 1
+
+
+def test_a_later_change_that_does_not_know_a_new_column_leaves_both_sides_with_its_value(synced):
+    server, client = synced
+    client.sql("ALTER TABLE Person ADD COLUMN Status TEXT")
+    client.fetch_local()
+    client.sql("UPDATE Person SET Status = 'set offline'")
+    let_the_clock_tick()
+    server.sql("UPDATE Person SET Name = 'later'")
+    server.sql("ALTER TABLE Person ADD COLUMN Status TEXT")
+    settle(server, client)
+    assert server.rows("Person") == [(1, "later", "alice@example.com", "set offline")]
+    assert equal("Person", server, client)
+
+
 # Another primary key
 
 BY_NAME = [
