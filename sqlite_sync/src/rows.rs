@@ -8,7 +8,7 @@ use crate::error::with_extended_code;
 use crate::host::SqliteHost;
 use crate::log::{flush_labels, head, key_condition, log_row, relabel};
 use crate::quote::{Identifier, list};
-use crate::spelling::{as_spelled, key_as_spelled};
+use crate::spelling::{as_spelled, correct, correction, key_as_spelled};
 use crate::statements::refs;
 use sync_shared::{Error, Label, Operation, Portable, Result, Row, RowFailure, Table, Value, ValueRef, Written};
 
@@ -95,6 +95,9 @@ pub fn remove_row(
     let plan = plan(host, table)?;
     let key = &*key_as_spelled(host, table, key)?;
     let before = host.position()?;
+    if let Some(corrected) = correction(host, table, key)? {
+        return correct(host, table, key, &corrected, label);
+    }
     let count = host.connection.total_changes();
     let result = host.statements.execute(&plan.delete, &refs(key)).map(|_| ());
     guard(host, result)?;
@@ -199,7 +202,7 @@ pub fn key_values(table: &Table, values: &[Option<Value>]) -> Vec<Value> {
     table.key.iter().map(|&k| values[k].clone().unwrap_or(Value::Null)).collect()
 }
 
-fn ignored() -> RowFailure {
+pub fn ignored() -> RowFailure {
     RowFailure::refused("ConstraintViolation", "SQLITE_CONSTRAINT_TRIGGER", "a trigger ignored the row")
 }
 
@@ -245,7 +248,7 @@ fn search(host: &mut SqliteHost<'_>, table: &Table, plan: &RowPlan, key: &[Value
 }
 
 /// The first entry of the row after a version: our triggers fire before the user's.
-fn own_entry(host: &mut SqliteHost<'_>, table: &Table, key: &[Value], after: i64, deleted: bool) -> Result<Option<i64>> {
+pub fn own_entry(host: &mut SqliteHost<'_>, table: &Table, key: &[Value], after: i64, deleted: bool) -> Result<Option<i64>> {
     let last = parts(table.columns.len()) - 1;
     let mut condition = String::new();
     let mut parameters = vec![ValueRef::Integer(after)];

@@ -3,11 +3,13 @@
 //! The spellings of a wire form are looked for by the table's own index, and only in tables whose keys can have several. A row whose
 //! key a collation holds to be equal to another's is another row: it is never written in its place.
 
+use crate::capture::parts;
 use crate::host::SqliteHost;
+use crate::log::{flush_labels, key_condition, relabel};
 use crate::quote::{Identifier, list};
-use crate::rows::key_values;
+use crate::rows::{guard, ignored, key_values, own_entry};
 use std::borrow::Cow;
-use sync_shared::{Column, Result, Row as _, RowFailure, Table, Value, ValueRef};
+use sync_shared::{Column, Label, Result, Row as _, RowFailure, Table, Value, ValueRef, Written};
 
 /// A row's values, its key and what it refers to as they are spelled here.
 ///
@@ -56,6 +58,41 @@ pub fn spellings(table: &Table, key: &[Value]) -> Vec<Vec<Value>> {
         all = all.iter().flat_map(|head| values.iter().map(|v| head.iter().chain([v]).cloned().collect())).collect();
     }
     all
+}
+
+/// The key that a row which is to be deleted gets instead, see [`sync_shared::Corrections`].
+pub fn correction(host: &mut SqliteHost<'_>, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>> {
+    let Some(corrected) = host.corrections.of(table, key).map(<[Value]>::to_vec) else { return Ok(None) };
+    Ok(stored(host, table, &corrected)?.filter(|found| found == key).map(|_| corrected))
+}
+
+/// Gives a row another key, which is equal to its own: both entries, of the old key's delete and the new key's insert, get the label.
+pub fn correct(
+    host: &mut SqliteHost<'_>,
+    table: &Table,
+    key: &[Value],
+    corrected: &[Value],
+    label: Option<&Label>,
+) -> Result<Written, RowFailure> {
+    let before = host.position()?;
+    let slot = |place: usize| format!("?{}", key.len() + place + 1);
+    let set = table.key.iter().enumerate().map(|(place, &k)| format!("{} = {}", Identifier(&table.columns[k].name), slot(place)));
+    let set = set.collect::<Vec<_>>().join(", ");
+    let sql = format!("UPDATE OR ABORT {} SET {set} WHERE {}", Identifier(&table.table_name), key_condition(table, 1));
+    let parameters: Vec<ValueRef<'_>> = key.iter().chain(corrected).map(Value::as_ref).collect();
+    let updated = host.statements.execute(&sql, &parameters).map(|_| ());
+    guard(host, updated)?;
+    host.forget_position();
+    flush_labels(host)?;
+    let own = parts(table.columns.len()) as i64;
+    let caused_more = host.position()? - before > 2 * own;
+    let Some(deleted) = own_entry(host, table, key, before, true)? else { return Err(ignored()) };
+    let inserted = own_entry(host, table, corrected, before, false)?;
+    if let Some(label) = label {
+        relabel(host, deleted, label)?;
+        inserted.map_or(Ok(()), |version| relabel(host, version, label))?;
+    }
+    Ok(Written { version: Some(deleted), changed: true, caused_more })
 }
 
 fn stored(host: &mut SqliteHost<'_>, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>> {
