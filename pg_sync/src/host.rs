@@ -16,8 +16,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use sync_shared::{
-    CaptureState, Catalog, Description, Error, GroupRows, Host, Label, LogEntry, LogRange, Operation, PutRow, Result, Row, RowFailure, Scope, Table,
-    Target, Together, Touched, Value, ValueRef, Violation, Written,
+    CaptureState, Catalog, Corrections, Description, Error, GroupRows, Host, Label, LogEntry, LogRange, Operation, PutRow, Result, Row, RowFailure, Scope,
+    Table, Target, Together, Touched, Value, ValueRef, Violation, Written,
 };
 
 pub struct PgHost {
@@ -38,6 +38,7 @@ pub struct PgHost {
     pub(crate) check_sooner: bool,
     self_id: Option<i64>,
     pub(crate) any_deferrable: Option<bool>,
+    pub(crate) corrections: Corrections,
     /// Rows are read as the caller sees them; else all of them, for the log.
     pub(crate) reads_for_caller: bool,
 }
@@ -57,6 +58,7 @@ impl PgHost {
             check_sooner: false,
             self_id: None,
             any_deferrable: None,
+            corrections: Corrections::default(),
             reads_for_caller: false,
         }
     }
@@ -446,7 +448,9 @@ impl Host for PgHost {
         Ok(())
     }
 
-    fn end_rows(&mut self) {}
+    fn end_rows(&mut self) {
+        self.corrections.clear();
+    }
 
     fn violations(&mut self, catalog: &Catalog, touched: &[Touched]) -> Result<Vec<Violation>> {
         references::violations(self, catalog, touched)

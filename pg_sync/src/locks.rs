@@ -14,6 +14,9 @@ pub fn lock_rows(host: &mut PgHost, catalog: &Catalog, targets: &[Target<'_>]) -
     let mut rows = Rows::new();
     for target in targets {
         let plan = host.plan(&catalog.tables[target.table])?;
+        if !plan.folded.is_empty() && target.operation != Operation::Delete {
+            host.corrections.note(&catalog.tables[target.table], target.key);
+        }
         if let Some(key) = plan.key_if_possible(target.key) {
             let deletes = target.operation == Operation::Delete;
             let row = rows.entry((plan.id, plan.write_key(&key)?)).or_insert((target.table, key, false));

@@ -66,8 +66,15 @@ pub fn remove_row(
     log_unchanged: bool,
 ) -> Result<Written, RowFailure> {
     let plan = host.plan(table)?;
+    let corrected = host.corrections.of(table, key).map(<[Value]>::to_vec);
     let written = host.guarded(|host| {
         let key = plan.key_parameters(key).map_err(mismatch)?;
+        if let Some(corrected) = &corrected {
+            let corrected = plan.key_parameters(corrected).map_err(mismatch)?;
+            if let Some(written) = spelling::correct(host, &plan, &key, &corrected, label)? {
+                return Ok(written);
+            }
+        }
         let key = spelling::stored_key(&plan, &key)?.unwrap_or(key);
         let pk_value = plan.write_key(&key)?;
         let pending = PendingRow { pk_value: pk_value.clone(), values: None, label: label.copied() };

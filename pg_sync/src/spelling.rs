@@ -4,10 +4,12 @@
 //! citext or of a collation that ignores case, is another row to every other replica ([`TablePlan::folded`]): it is not found under the
 //! other spelling, and cannot be put beside it.
 
+use crate::host::PgHost;
+use crate::pending::{self, Pending, PendingRow};
 use crate::rows::Converted;
 use crate::spi::{self, Parameter, View};
 use crate::tables::TablePlan;
-use sync_shared::{Result, RowFailure, Value};
+use sync_shared::{Label, Result, RowFailure, Value, Written};
 
 /// A key of numbers as its row has it; None if it is written so already, or there is no such row.
 pub fn stored_key(plan: &TablePlan, key: &[Parameter]) -> Result<Option<Vec<Parameter>>> {
@@ -41,6 +43,44 @@ pub fn taken(plan: &TablePlan, key: &[Parameter]) -> Result<Option<RowFailure>> 
         plan.write_key(&stored)?
     );
     Ok(Some(RowFailure::refused("ConstraintViolation", "23505", message)))
+}
+
+/// Gives a row another key, which the server holds to be equal to its own, see [`sync_shared::Corrections`]: both entries, of the old key's delete
+/// and the new key's insert, get the label. None if there is no such row, or the keys are not equal.
+pub fn correct(
+    host: &mut PgHost,
+    plan: &TablePlan,
+    key: &[Parameter],
+    corrected: &[Parameter],
+    label: Option<&Label>,
+) -> Result<Option<Written>, RowFailure> {
+    let pk_values = [plan.write_key(key)?, plan.write_key(corrected)?];
+    let is_ours = host.holds(plan.id, &pk_values[0]) || host.is_table_locked(plan.id);
+    let is_equal = || -> Result<bool> {
+        let Some(found) = read_key(plan, &plan.equal_keys(), corrected)? else { return Ok(false) };
+        Ok(plan.key_parameters(&found).ok().map(|found| plan.write_key(&found)).transpose()?.as_ref() == Some(&pk_values[0]))
+    };
+    if !is_ours || !is_equal()? {
+        return Ok(None);
+    }
+    let parameters: Vec<Parameter> = key.iter().chain(corrected).copied().collect();
+    let values = [None, Some(corrected.iter().map(|value| value.datum).collect())];
+    let row = |(pk_value, values): (&String, _)| PendingRow { pk_value: pk_value.clone(), values, label: label.copied() };
+    let rows = pk_values.iter().zip(values).map(row).collect();
+    let mut count = Ok(0);
+    let (entries, mut caused) = pending::with(Pending { table: plan.id, columns: plan.written(&plan.key), rows }, || {
+        count = spi::execute(&plan.correct_key(), &parameters);
+    });
+    if count? == 0 {
+        return Ok(None);
+    }
+    host.release(plan.id, &pk_values[0]);
+    host.hold(plan.id, &pk_values[1]);
+    let version = entries.first().copied().flatten().map(|entry| entry.version);
+    if label.is_none() {
+        caused.retain(|caused| !entries.iter().flatten().any(|entry| entry.version == *caused));
+    }
+    Ok(Some(Written { version, changed: true, caused }))
 }
 
 /// Why a key cannot be taken: its type writes it in another way than it has come, so its sender would take it for another row's.

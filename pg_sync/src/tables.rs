@@ -296,6 +296,12 @@ impl TablePlan {
         format!("DELETE FROM {} WHERE {}", self.rows, self.key_condition(1))
     }
 
+    /// Gives the row with a key another one.
+    pub fn correct_key(&self) -> String {
+        let set = self.key.iter().enumerate().map(|(place, &k)| format!("{} = ${}", Identifier(&self.columns[k].name), self.key.len() + place + 1));
+        format!("UPDATE {} SET {} WHERE {}", self.rows, set.collect::<Vec<_>>().join(", "), self.key_condition(1))
+    }
+
     /// Inserts these columns, unless a row with the key is there.
     pub fn insert_row(&self, given: &[usize]) -> String {
         let columns = list(given.iter().map(|&c| self.columns[c].name.as_str()));

@@ -14,8 +14,8 @@ use rusqlite::{Connection, OptionalExtension};
 use std::collections::HashMap;
 use std::rc::Rc;
 use sync_shared::{
-    CaptureState, Catalog, Description, Error, GroupRows, Host, Label, LogEntry, LogRange, Operation, Result, Row, RowFailure, Table, Target, Touched,
-    Value, ValueRef, Violation, Written,
+    CaptureState, Catalog, Corrections, Description, Error, GroupRows, Host, Label, LogEntry, LogRange, Operation, Result, Row, RowFailure, Table, Target,
+    Touched, Value, ValueRef, Violation, Written,
 };
 
 const SCHEMA: &str = include_str!("../../sql/sqlite/schema.sql");
@@ -38,6 +38,7 @@ pub struct SqliteHost<'c> {
     pub(crate) bulk: Option<Bulk<'c>>,
     pub(crate) saved_references: Option<Saved>,
     pub(crate) any_references: Option<bool>,
+    pub(crate) corrections: Corrections,
 }
 
 impl<'c> SqliteHost<'c> {
@@ -52,6 +53,7 @@ impl<'c> SqliteHost<'c> {
             bulk: None,
             saved_references: None,
             any_references: None,
+            corrections: Corrections::default(),
         }
     }
 
@@ -221,7 +223,13 @@ impl Host for SqliteHost<'_> {
         true
     }
 
-    fn lock_rows(&mut self, _catalog: &Catalog, _rows: &[Target<'_>]) -> Result<()> {
+    fn lock_rows(&mut self, catalog: &Catalog, rows: &[Target<'_>]) -> Result<()> {
+        for Target { table, key, operation } in rows {
+            let table = &catalog.tables[*table];
+            if *operation != Operation::Delete && table.folds() {
+                self.corrections.note(table, key);
+            }
+        }
         Ok(())
     }
 
@@ -321,6 +329,7 @@ impl Host for SqliteHost<'_> {
 
     fn end_rows(&mut self) {
         self.bulk = None;
+        self.corrections.clear();
     }
 
     fn violations(&mut self, catalog: &Catalog, touched: &[Touched]) -> Result<Vec<Violation>> {

@@ -9,7 +9,7 @@ use crate::host::SqliteHost;
 use crate::log::{flush_labels, head, key_condition, log_row, relabel};
 use crate::order::collation;
 use crate::quote::{Identifier, Literal, TableName, list};
-use crate::spelling::{as_spelled, key_as_spelled};
+use crate::spelling::{as_spelled, correct, correction, key_as_spelled};
 use crate::statements::refs;
 use crate::triggers;
 use sync_shared::{Error, Host as _, Label, Operation, Portable, Result, Row, RowFailure, Table, Value, ValueRef, Written};
@@ -103,6 +103,9 @@ pub fn remove_row(
     let key = &*key_as_spelled(host, table, key)?;
     whole_or_not(host, plan.may_ignore, |host| {
         let before = host.position()?;
+        if let Some(corrected) = correction(host, table, key)? {
+            return correct(host, table, key, &corrected, label);
+        }
         let count = host.connection.total_changes();
         let result = host.statements.execute(&plan.delete, &refs(key));
         if guard(host, result)? == 0 && plan.watched && read_row(host, table, key)?.is_some() {
@@ -235,7 +238,7 @@ pub fn key_values(table: &Table, values: &[Option<Value>]) -> Vec<Value> {
     table.key.iter().map(|&k| values[k].clone().unwrap_or(Value::Null)).collect()
 }
 
-fn ignored() -> RowFailure {
+pub fn ignored() -> RowFailure {
     RowFailure::refused("ConstraintViolation", "SQLITE_CONSTRAINT_TRIGGER", "a trigger ignored the row; what it wrote itself was undone")
 }
 
@@ -277,19 +280,24 @@ fn search(host: &mut SqliteHost<'_>, table: &Table, plan: &RowPlan, key: &[Value
     let now = host.position()?;
     let version = own_entry(host, table, key, before, deleted)?;
     let own_rows = if version.is_some() { plan.parts as i64 } else { 0 };
-    let mut caused = Vec::new();
-    if now - before > own_rows {
-        let sql = "SELECT version FROM _sync_log_data WHERE version > ?1 AND version IS NOT ?2 AND operation < 3 ORDER BY version";
-        host.statements.query(sql, &[ValueRef::Integer(before), version.map_or(ValueRef::Null, ValueRef::Integer)], &mut |row| {
-            caused.push(row.integer(0)?);
-            Ok(true)
-        })?;
-    }
+    let caused = if now - before > own_rows { entries_after(host, before, version.as_slice())? } else { Vec::new() };
     Ok(Written { version, changed: version.is_some(), caused })
 }
 
+/// The versions of the entries after another, but for those that are left out.
+pub fn entries_after(host: &mut SqliteHost<'_>, after: i64, left_out: &[i64]) -> Result<Vec<i64>> {
+    let mut found = Vec::new();
+    let sql = "SELECT version FROM _sync_log_data WHERE version > ?1 AND operation < 3 ORDER BY version";
+    host.statements.query(sql, &[ValueRef::Integer(after)], &mut |row| {
+        found.push(row.integer(0)?);
+        Ok(true)
+    })?;
+    found.retain(|version| !left_out.contains(version));
+    Ok(found)
+}
+
 /// The first entry of the row after a version: our triggers fire before the user's.
-fn own_entry(host: &mut SqliteHost<'_>, table: &Table, key: &[Value], after: i64, deleted: bool) -> Result<Option<i64>> {
+pub fn own_entry(host: &mut SqliteHost<'_>, table: &Table, key: &[Value], after: i64, deleted: bool) -> Result<Option<i64>> {
     let last = parts(table.columns.len()) - 1;
     let mut condition = String::new();
     let mut parameters = vec![ValueRef::Integer(after)];

@@ -4,10 +4,11 @@
 //! key a collation holds to be equal to another's is another row: it is never written in its place.
 
 use crate::host::SqliteHost;
-use crate::quote::{Identifier, list};
-use crate::rows::key_values;
+use crate::log::{flush_labels, key_condition, relabel};
+use crate::quote::{Identifier, TableName, list};
+use crate::rows::{entries_after, guard, ignored, key_values, own_entry};
 use std::borrow::Cow;
-use sync_shared::{Column, Result, Row as _, RowFailure, Table, Value, ValueRef};
+use sync_shared::{Column, Label, Result, Row as _, RowFailure, Table, Value, ValueRef, Written};
 
 /// A row's values, its key and what it refers to as they are spelled here.
 ///
@@ -58,6 +59,40 @@ pub fn spellings(table: &Table, key: &[Value]) -> Vec<Vec<Value>> {
     all
 }
 
+/// The key that a row which is to be deleted gets instead, see [`sync_shared::Corrections`].
+pub fn correction(host: &mut SqliteHost<'_>, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>> {
+    let Some(corrected) = host.corrections.of(table, key).map(<[Value]>::to_vec) else { return Ok(None) };
+    Ok(stored(host, table, &corrected)?.filter(|found| found == key).map(|_| corrected))
+}
+
+/// Gives a row another key, which is equal to its own: both entries, of the old key's delete and the new key's insert, get the label.
+pub fn correct(
+    host: &mut SqliteHost<'_>,
+    table: &Table,
+    key: &[Value],
+    corrected: &[Value],
+    label: Option<&Label>,
+) -> Result<Written, RowFailure> {
+    let before = host.position()?;
+    let slot = |place: usize| format!("?{}", key.len() + place + 1);
+    let set = table.key.iter().enumerate().map(|(place, &k)| format!("{} = {}", Identifier(&table.columns[k].name), slot(place)));
+    let set = set.collect::<Vec<_>>().join(", ");
+    let sql = format!("UPDATE OR ABORT {} SET {set} WHERE {}", TableName(&table.table_name), key_condition(table, 1));
+    let parameters: Vec<ValueRef<'_>> = key.iter().chain(corrected).map(Value::as_ref).collect();
+    let updated = host.statements.execute(&sql, &parameters).map(|_| ());
+    guard(host, updated)?;
+    host.forget_position();
+    flush_labels(host)?;
+    let Some(deleted) = own_entry(host, table, key, before, true)? else { return Err(ignored()) };
+    let inserted = own_entry(host, table, corrected, before, false)?;
+    if let Some(label) = label {
+        relabel(host, deleted, label)?;
+        inserted.map_or(Ok(()), |version| relabel(host, version, label))?;
+    }
+    let own: Vec<i64> = [Some(deleted), inserted].into_iter().flatten().collect();
+    Ok(Written { version: Some(deleted), changed: true, caused: entries_after(host, before, &own)? })
+}
+
 fn stored(host: &mut SqliteHost<'_>, table: &Table, key: &[Value]) -> Result<Option<Vec<Value>>> {
     let columns: Vec<(&str, &Column)> = table.key.iter().map(|&k| (table.columns[k].name.as_str(), &table.columns[k])).collect();
     find(host, &table.table_name, &columns, key)
@@ -99,7 +134,7 @@ fn find(host: &mut SqliteHost<'_>, table: &str, columns: &[(&str, &Column)], val
         let slots: Vec<String> = (first..=parameters.len()).map(|slot| format!("?{slot}")).collect();
         terms.push(format!("{} IN ({})", Identifier(name), slots.join(", ")));
     }
-    let sql = format!("SELECT {} FROM {} WHERE {}", list(columns.iter().map(|(name, _)| *name)), Identifier(table), terms.join(" AND "));
+    let sql = format!("SELECT {} FROM {} WHERE {}", list(columns.iter().map(|(name, _)| *name)), TableName(table), terms.join(" AND "));
     let parameters: Vec<ValueRef<'_>> = parameters.iter().map(Value::as_ref).collect();
     let mut found: Option<Vec<Value>> = None;
     host.statements.query(&sql, &parameters, &mut |row| {

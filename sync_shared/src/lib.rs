@@ -95,6 +95,7 @@ pub use resync::begin_resync;
 pub use row_write::{GroupRows, PutRow, RowFailure, Target, Together, Touched, Violation, Written};
 pub use schema::SCHEMA_TABLES;
 pub use server::{HostServer, Server};
+pub use spelling::Corrections;
 pub use state::{last_push_version, last_server_version, state_json};
 pub use status::{status, tables, TrackedSummary};
 pub use subscribe::{poll, subscribe, unsubscribe};

@@ -9,6 +9,7 @@ use crate::stamp::canonical_datetime;
 use crate::table::{Column, Portable, Storage, Table, TextFold};
 use crate::value::Value;
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 impl Column {
     /// Are there texts that have another form on the wire, where they stand in a key or refer to one?
@@ -66,6 +67,45 @@ impl Table {
             _ => true,
         })
     }
+}
+
+/// The keys that a group of changes puts in tables whose engine holds keys to be equal that differ in case or in spaces.
+///
+/// Who corrects a key deletes its row and inserts another, for all that others can tell. Where both keys are equal to the engine, and both
+/// changes are of one group, the row is kept and gets the other key: what refers to it refers to it still, and nothing cascades.
+#[derive(Default)]
+pub struct Corrections {
+    puts: HashMap<(i64, String), Vec<Value>>,
+}
+
+impl Corrections {
+    pub fn note(&mut self, table: &Table, key: &[Value]) {
+        self.puts.insert((table.id, folded(key)), key.to_vec());
+    }
+
+    /// The key that may be that of a deleted row from now on: whether the engine holds it to be equal, it must say itself.
+    pub fn of(&self, table: &Table, deleted: &[Value]) -> Option<&[Value]> {
+        match self.puts.is_empty() {
+            true => None,
+            false => self.puts.get(&(table.id, folded(deleted))).map(Vec::as_slice).filter(|put| *put != deleted),
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.puts.clear();
+    }
+}
+
+fn folded(key: &[Value]) -> String {
+    let mut text = String::new();
+    for value in key {
+        match value {
+            Value::Text(t) => crate::canonical::write_string(&mut text, &t.trim_end_matches(' ').to_lowercase()),
+            value => crate::value::write_payload(&mut text, value.as_ref()),
+        }
+        text.push(',');
+    }
+    text
 }
 
 fn misspelling(column: &Column, sent: &str, kept: &str) -> String {

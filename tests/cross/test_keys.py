@@ -105,6 +105,25 @@ def test_a_key_whose_case_is_corrected_stays_one_row(make_server, make_replica, 
     assert server.rows("t") == client.rows("t") == other.rows("t") == [("BOB@x.com", "2")]
 
 
+@pytest.mark.parametrize(("type_", "setup"), FOLDED)
+def test_what_refers_to_a_key_whose_case_is_corrected_stays(make_server, make_replica, type_, setup):
+    child = "CREATE TABLE child(id INTEGER PRIMARY KEY, t_id {} REFERENCES t(id) ON DELETE CASCADE)"
+    server = make_server(*setup, table(type_), child.format(type_), track=["t", "child"])
+    client, other = (make_replica(name, table("TEXT COLLATE NOCASE"), child.format("TEXT"), track=["t", "child"]) for name in ("client", "other"))
+    client.sql("INSERT INTO t VALUES ('bob', '1')")
+    client.sql("INSERT INTO child VALUES (1, 'bob')")
+    settle(server, client, other)
+    client.sql("UPDATE t SET id = 'Bob', v = '2'")
+    settle(server, client, other)
+    server.sql("UPDATE t SET id = 'BOB'")
+    settle(server, client, other)
+    assert server.rows("t") == client.rows("t") == other.rows("t") == [("BOB", "2")]
+    assert server.rows("child") == client.rows("child") == other.rows("child") == [(1, "bob")]
+    assert server.rejections() == client.rejections() == other.rejections() == server.conflicts() == []
+    origins = {c["origin"] for c in server.fetch()["changes"] if c["pkValue"] == '{"id":"Bob"}' and c["operation"] != "Delete"}
+    assert origins == {client.origin}
+
+
 def test_a_key_whose_case_is_corrected_is_one_row_in_a_column_of_text(make_server, make_replica):
     server = make_server(table("text"), track=["t"])
     client, plain = make_replica("client", table("TEXT COLLATE NOCASE"), track=["t"]), make_replica("plain", table("TEXT"), track=["t"])

@@ -28,6 +28,26 @@ def test_a_key_whose_case_is_corrected_stays_one_row_everywhere(make_replica):
     assert server.rows("t") == client.rows("t") == other.rows("t") == []
 
 
+@pytest.mark.parametrize("width", [2, 70])
+def test_what_refers_to_a_key_whose_case_is_corrected_stays(make_replica, width):
+    more = "".join(f", x{i} INTEGER" for i in range(width - 2))
+    tables = (CASELESS[:-1] + more + ")", "CREATE TABLE child(id INTEGER PRIMARY KEY, email TEXT REFERENCES t(email) ON UPDATE CASCADE ON DELETE CASCADE)")
+    server, client, other = (make_replica(name, *tables, track=["t", "child"]) for name in ("server", "client", "other"))
+    client.sql("PRAGMA foreign_keys = ON")
+    client.sql("INSERT INTO t(email, v) VALUES ('bob@x.com', '1')")
+    client.sql("INSERT INTO child VALUES (1, 'bob@x.com'), (2, 'bob@x.com')")
+    settle(server, client, other)
+    client.sql("UPDATE t SET email = 'Bob@x.com'")
+    client.sql("UPDATE t SET v = '2'")
+    settle(server, client, other)
+    for one in (server, client, other):
+        assert one.sql("SELECT email, v FROM t") == [("Bob@x.com", "2")]
+        assert len(one.rows("child")) == 2
+        assert one.rejections() == one.conflicts() == []
+    assert server.hash() == client.hash() == other.hash()
+    assert [(e["operation"].lower(), e["origin"]) for e in server.fetch()["changes"] if e["tableName"] == "t"][1:3] == [("delete", client.origin), ("insert", client.origin)]
+
+
 def test_a_key_whose_case_is_corrected_is_one_row_where_case_matters(make_replica):
     server, plain, client = make_replica("server", PLAIN, track=["t"]), make_replica("plain", PLAIN, track=["t"]), make_replica("client", CASELESS, track=["t"])
     client.sql("INSERT INTO t VALUES ('abc', '1')")
