@@ -12,6 +12,9 @@ use crate::spi::{self, Aim, Parameter, View};
 use crate::tables::TablePlan;
 use sync_shared::{Label, Operation, Result, Row, RowFailure, Table, Value, Written};
 
+/// The code of a row that a trigger ignored.
+pub const IGNORED: &str = "38000";
+
 /// A row as the server takes it.
 pub struct Converted {
     /// Of the columns that are given.
@@ -216,5 +219,5 @@ fn hidden() -> RowFailure {
 }
 
 fn ignored() -> RowFailure {
-    RowFailure::refused("ConstraintViolation", "38000", "a trigger ignored the row, or row-level security hides it")
+    RowFailure::refused("ConstraintViolation", IGNORED, "a trigger ignored the row, or row-level security hides it")
 }
