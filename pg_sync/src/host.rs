@@ -36,6 +36,8 @@ pub struct PgHost {
     /// When constraints that can wait are checked, and whether that was too late for the innermost unit of work.
     pub(crate) checks: Checks,
     pub(crate) check_sooner: bool,
+    /// Rows of a group are written, which is done again if it fails.
+    in_group: bool,
     self_id: Option<i64>,
     pub(crate) any_deferrable: Option<bool>,
     pub(crate) corrections: Corrections,
@@ -56,6 +58,7 @@ impl PgHost {
             narrows: false,
             checks: Checks::Late,
             check_sooner: false,
+            in_group: false,
             self_id: None,
             any_deferrable: None,
             corrections: Corrections::default(),
@@ -91,17 +94,28 @@ impl PgHost {
         Ok(id)
     }
 
-    /// Runs what writes a row. What the server raises in it concerns this row, or ends the call.
+    /// Runs what writes a row. What the server raises in it concerns this row, or ends the call. What a trigger has written that then ignored
+    /// the row is undone as well: in a group, by doing that again with care.
     pub fn guarded<T>(&mut self, body: impl FnOnce(&mut PgHost) -> Result<T, RowFailure>) -> Result<T, RowFailure> {
         if self.careful {
-            return in_subtransaction(|| body(self)).unwrap_or_else(|error| Err(Error::from(error).into()));
+            let unit = Unit::begin();
+            let result = catch(|| body(self));
+            unit.end(matches!(&result, Ok(done) if !is_refused(done)));
+            return result.unwrap_or_else(|error| Err(Error::from(caught(error)).into()));
         }
-        catch(|| body(self)).unwrap_or_else(|error| {
-            let error = caught(error);
-            self.broken = true;
-            self.narrows = error.scope == Scope::Row;
-            Err(RowFailure::Fatal(error.into()))
-        })
+        match catch(|| body(self)) {
+            Ok(done) if self.in_group && is_ignored(&done) => {
+                self.narrows = true;
+                Err(RowFailure::Fatal(Error::corrupt("a trigger ignored a row, and nothing was done again")))
+            }
+            Ok(done) => done,
+            Err(error) => {
+                let error = caught(error);
+                self.broken = true;
+                self.narrows = error.scope == Scope::Row;
+                Err(RowFailure::Fatal(error.into()))
+            }
+        }
     }
 
     /// From now on a row that is refused undoes nothing but itself.
@@ -445,11 +459,13 @@ impl Host for PgHost {
     }
 
     fn begin_rows(&mut self, _rows: &GroupRows<'_>) -> Result<()> {
+        self.in_group = true;
         Ok(())
     }
 
     fn end_rows(&mut self) {
         self.corrections.clear();
+        self.in_group = false;
     }
 
     fn violations(&mut self, catalog: &Catalog, touched: &[Touched]) -> Result<Vec<Violation>> {
@@ -479,4 +495,13 @@ impl Host for PgHost {
     fn run_resolver(&mut self, resolver: &str, local: &str, remote: &str) -> Result<String> {
         resolver::run(resolver, local, remote)
     }
+}
+
+fn is_refused<T>(done: &Result<T, RowFailure>) -> bool {
+    matches!(done, Err(RowFailure::Refused(_)))
+}
+
+/// Only then has anything been written of a row that the server did not raise an error over.
+fn is_ignored<T>(done: &Result<T, RowFailure>) -> bool {
+    matches!(done, Err(RowFailure::Refused(reason)) if reason.code == rows::IGNORED)
 }

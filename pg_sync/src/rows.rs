@@ -13,6 +13,9 @@ use crate::tables::TablePlan;
 use pgrx::prelude::*;
 use sync_shared::{Label, Operation, Result, Row, RowFailure, Table, Value, Written};
 
+/// The code of a row that a trigger ignored.
+pub const IGNORED: &str = "38000";
+
 /// A row as the server takes it.
 pub struct Converted {
     /// Of the columns that are given.
@@ -249,5 +252,5 @@ fn hidden() -> RowFailure {
 }
 
 fn ignored() -> RowFailure {
-    RowFailure::refused("ConstraintViolation", "38000", "a trigger ignored the row or gave it the key of another, or row-level security hides it")
+    RowFailure::refused("ConstraintViolation", IGNORED, "a trigger ignored the row or gave it the key of another, or row-level security hides it")
 }

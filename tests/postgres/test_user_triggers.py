@@ -183,3 +183,18 @@ def test_the_option_stays_when_the_table_is_tracked_again_altered_or_restored(sp
         assert database.apply(push(row))["applied"] == 1
         assert fired(database) == []
     restored.close()
+
+
+def test_a_delete_that_a_trigger_makes_an_update_of_is_refused_and_the_row_is_as_it_was(make_database):
+    database = make_database("CREATE TABLE person(id bigint PRIMARY KEY, name text, email text)", track=["person"])
+    database.apply(push(change(1, 1, "a"), change(2, 2, "b")))
+    database.script("""
+        CREATE FUNCTION soft_delete() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          UPDATE person SET name = 'gone' WHERE id = OLD.id; RETURN NULL;
+        END $$;
+        CREATE TRIGGER soft_delete BEFORE DELETE ON person FOR EACH ROW EXECUTE FUNCTION soft_delete();
+    """)
+    result = database.apply(push(change(3, 1, None, "Delete"), change(4, 3, "c")))
+    assert (result["applied"], result["rejected"]) == (1, 1)
+    assert database.sql("SELECT id, name FROM person ORDER BY id") == [(1, "a"), (2, "b"), (3, "c")]
+    assert [entry["operation"] for entry in database.log()] == ["insert", "insert", "insert"]
