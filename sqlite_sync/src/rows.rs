@@ -5,9 +5,10 @@
 
 use crate::capture::parts;
 use crate::error::with_extended_code;
+use crate::functions::register_canonical_text;
 use crate::host::SqliteHost;
 use crate::log::{flush_labels, head, key_condition, log_row, relabel};
-use crate::quote::{Identifier, list};
+use crate::quote::{Identifier, Literal, list};
 use crate::statements::refs;
 use sync_shared::{Error, Label, Operation, Portable, Result, Row, RowFailure, Table, TextFold, Value, ValueRef, Written};
 
@@ -130,13 +131,19 @@ pub fn stream_rows(host: &mut SqliteHost<'_>, table: &Table, visit: &mut dyn FnM
     let columns = list(table.columns.iter().map(|c| c.name.as_str()));
     let order = table.key.iter().map(|&k| {
         let column = Identifier(&table.columns[k].name);
-        // A UUID is the same in either case, so it is ordered in its canonical form.
+        // Texts are ordered in their canonical form.
         match table.columns[k].portable {
             Portable::Uuid => format!("lower({column}) COLLATE BINARY"),
+            portable @ (Portable::Datetime | Portable::Time | Portable::Json) => {
+                format!("CASE typeof({column}) WHEN 'text' THEN _sync_canonical_text({column}, {}) ELSE {column} END COLLATE BINARY", Literal(&portable.name()))
+            }
             _ => format!("{column} COLLATE BINARY"),
         }
     });
     let order = order.collect::<Vec<_>>().join(", ");
+    if order.contains("_sync_canonical_text(") {
+        register_canonical_text(host.connection)?;
+    }
     let sql = format!("SELECT {columns} FROM {} ORDER BY {order}", Identifier(&table.table_name));
     host.statements.query(&sql, &[], &mut |row| visit(row))
 }

@@ -96,7 +96,7 @@ pub use sync_with::{Direction, sync_with};
 pub use table::{Column, Description, Layout, Portable, Reference, RelationKind, RowHash, Storage, Table, TextFold};
 pub use track::{track_table, untrack_table};
 pub use untracked::execute_untracked;
-pub use value::{Value, ValueRef, object_members, push_hex, value_for_column, write_canonical, write_payload};
+pub use value::{Value, ValueRef, canonical_text, object_members, push_hex, value_for_column, write_canonical, write_payload};
 
 /// The version of the core and of both extensions.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

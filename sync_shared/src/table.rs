@@ -60,6 +60,11 @@ impl Portable {
 
 /// What a column does to a value that is stored in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+
+    /// Its name in the options of `sync_track_table`.
+    pub fn name(self) -> String {
+        format!("{self:?}").to_ascii_lowercase()
+    }
 pub enum Storage {
     /// Numbers become text.
     Text,
