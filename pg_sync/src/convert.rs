@@ -51,7 +51,7 @@ impl ColumnType {
             return Ok(Some(datum));
         }
         let text = match (value, &self.form) {
-            (Value::Text(text), Form::Array(_)) => array_literal(text).unwrap_or_else(|| text.clone()),
+            (Value::Text(text), Form::Array(element)) => array_literal(text, element.delimiter).unwrap_or_else(|| text.clone()),
             (Value::Text(text), _) => text.clone(),
             (Value::Integer(i), _) => i.to_string(),
             (Value::Real(r), Form::Float4 | Form::Float8) => r.to_string(),
@@ -132,16 +132,16 @@ fn equality(oid: Oid) -> String {
 }
 
 /// A JSON array as the server writes arrays; None if it is none.
-fn array_literal(json: &str) -> Option<String> {
+fn array_literal(json: &str, delimiter: char) -> Option<String> {
     let items: Vec<&serde_json::value::RawValue> = serde_json::from_str(json).ok()?;
     let mut out = String::from("{");
     for (place, item) in items.into_iter().enumerate() {
         if place > 0 {
-            out.push(',');
+            out.push(delimiter);
         }
         let raw = item.get();
         match raw.as_bytes().first()? {
-            b'[' => out.push_str(&array_literal(raw)?),
+            b'[' => out.push_str(&array_literal(raw, delimiter)?),
             b'n' => out.push_str("NULL"),
             b'"' => write_element(&mut out, &serde_json::from_str::<String>(raw).ok()?),
             b'{' => write_element(&mut out, &tagged(raw)?),

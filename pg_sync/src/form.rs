@@ -7,7 +7,7 @@ use crate::spi::{text, with_bytes};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::c_int;
 use std::fmt::Write as _;
-use sync_shared::{Portable, Result, Value, ValueRef, canonical_json, push_hex, write_payload, write_string};
+use sync_shared::{Portable, Result, Value, ValueRef, push_hex, write_payload, write_string};
 
 /// Days from the Julian day 0 to 2000-01-01, from which the server counts.
 const EPOCH_DAY: i32 = 2_451_545;
@@ -49,6 +49,8 @@ pub struct Element {
     length: i16,
     by_value: bool,
     align: std::ffi::c_char,
+    /// What stands between two elements in the text of an array.
+    pub delimiter: char,
     /// Output function of the array itself.
     output: Oid,
 }
@@ -86,9 +88,13 @@ impl Form {
             if element == Oid::INVALID {
                 return Form::Other { output: output_of(base), portable: Portable::Text };
             }
-            let (mut length, mut by_value, mut align) = (0, false, 0);
-            pg_sys::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut align);
-            Form::Array(Box::new(Element { form: Form::of(element), oid: element, length, by_value, align, output: output_of(base) }))
+            let (mut length, mut by_value, mut align, mut delimiter) = (0, false, 0, 0);
+            let (mut parameter, mut function) = (Oid::INVALID, Oid::INVALID);
+            let output = pg_sys::IOFuncSelector::IOFunc_output;
+            pg_sys::get_type_io_data(element, output, &mut length, &mut by_value, &mut align, &mut delimiter, &mut parameter, &mut function);
+            let delimiter = char::from(delimiter as u8);
+            let (form, output) = (Form::of(element), output_of(base));
+            Form::Array(Box::new(Element { form, oid: element, length, by_value, align, delimiter, output }))
         }
     }
 
@@ -209,7 +215,7 @@ impl Element {
                 }
             }
             out.push_str(if count == 0 { "]" } else { "" });
-            canonical_json(&out)
+            Ok(out)
         }
     }
 }

@@ -49,6 +49,10 @@ impl Portable {
             ("DECIMAL", Portable::Decimal),
         ];
         let upper = declared.to_ascii_uppercase();
+        // An array of PostgreSQL's, whose values are JSON, in a table that was made by the same statement.
+        if upper.trim_end().ends_with("[]") {
+            return Portable::Json;
+        }
         BY_PART.iter().find(|(part, _)| upper.contains(part)).map_or(Portable::Text, |(_, portable)| *portable)
     }
 
@@ -56,15 +60,15 @@ impl Portable {
     pub fn named(name: &str) -> Option<Portable> {
         serde_json::from_value(serde_json::Value::String(name.to_ascii_lowercase())).ok()
     }
-}
-
-/// What a column does to a value that is stored in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 
     /// Its name in the options of `sync_track_table`.
     pub fn name(self) -> String {
         format!("{self:?}").to_ascii_lowercase()
     }
+}
+
+/// What a column does to a value that is stored in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Storage {
     /// Numbers become text.
     Text,
@@ -127,6 +131,8 @@ pub struct Description {
     pub kind: RelationKind,
     /// The catalogue's spelling of the name.
     pub table_name: String,
+    /// The name on the wire unless another is given.
+    pub name: String,
     /// All columns but generated ones, in the table's order.
     pub columns: Vec<Column>,
     pub generated: Vec<String>,
@@ -136,8 +142,6 @@ pub struct Description {
     pub nullable_key: bool,
     pub references: Vec<Reference>,
     /// Columns of UNIQUE indexes besides the primary key.
-    /// The name on the wire unless another is given.
-    pub name: String,
     pub unique: Vec<Vec<String>>,
     /// Sentences on what the host cannot capture or keep exactly, each with a code and a fix.
     pub notes: Vec<(String, String, String)>,
@@ -372,6 +376,7 @@ pub mod tests {
             ("DATE", Portable::Date),
             ("TIME", Portable::Time),
             ("jsonb", Portable::Json),
+            ("numeric(10,2)[]", Portable::Json),
             ("BLOB", Portable::Blob),
         ] {
             assert_eq!(Portable::of_declared(declared), portable, "{declared}");
