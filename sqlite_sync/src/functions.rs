@@ -1,5 +1,6 @@
 //! The SQL functions, in the contract's order: each a few lines over the core.
 
+use crate::error::engine;
 use crate::host::SqliteHost;
 use crate::scalar::{self, Answer, Given, Scalar};
 use crate::{order, sets};
@@ -21,6 +22,17 @@ pub fn register(connection: &Connection) -> rusqlite::Result<()> {
     }
     order::register(connection)?;
     sets::register(connection)
+}
+
+/// Gives a connection `_sync_canonical_text(text, type)`, for a query that orders rows. It is no function for users, so it comes with the first query
+/// that needs it.
+pub fn register_canonical_text(connection: &Connection) -> Result<()> {
+    let flags = ffi::SQLITE_DETERMINISTIC | ffi::SQLITE_INNOCUOUS;
+    match scalar::register(connection, CANONICAL_TEXT.name, CANONICAL_TEXT.most, flags, &CANONICAL_TEXT) {
+        // The connection has it, and a statement is running: it cannot be set again, nor need it be.
+        Err(rusqlite::Error::SqliteFailure(failure, _)) if failure.code == rusqlite::ErrorCode::DatabaseBusy => Ok(()),
+        other => other.map_err(engine),
+    }
 }
 
 /// The integer that a floating point number stands for: JavaScript drivers bind every number as floating point.
@@ -60,6 +72,15 @@ const fn pure(
 ) -> Function {
     Function { name, least, most, purity: Purity::Pure, body }
 }
+
+static CANONICAL_TEXT: Function = pure("_sync_canonical_text", (2, 2), |_, a| {
+    let portable = Portable::named(a.text(1, "type")?).ok_or_else(|| Error::argument("an unknown portable type"))?;
+    match a.given.value(0) {
+        // What is not valid UTF-8 is found when the row is read.
+        SqlRef::Text(bytes) => text(sync_shared::canonical_text(&String::from_utf8_lossy(bytes), portable)),
+        _ => Err(Error::argument("there is no text")),
+    }
+});
 
 static FUNCTIONS: &[Function] = &[
     // Set-up

@@ -5,6 +5,7 @@
 
 use crate::capture::parts;
 use crate::error::with_extended_code;
+use crate::functions::register_canonical_text;
 use crate::host::SqliteHost;
 use crate::log::{flush_labels, head, key_condition, log_row, relabel};
 use crate::order::collation;
@@ -155,6 +156,9 @@ pub fn stream_rows(host: &mut SqliteHost<'_>, table: &Table, visit: &mut dyn FnM
         }
     });
     let order = order.collect::<Vec<_>>().join(", ");
+    if order.contains("_sync_canonical_text(") {
+        register_canonical_text(host.connection)?;
+    }
     let sql = format!("SELECT {columns} FROM {} ORDER BY {order}", TableName(&table.table_name));
     host.statements.query(&sql, &[], &mut |row| visit(row))
 }

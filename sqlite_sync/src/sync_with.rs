@@ -2,6 +2,7 @@
 
 use crate::error::engine;
 use crate::host::SqliteHost;
+use crate::order;
 use rusqlite::{Connection, OpenFlags};
 use std::time::Duration;
 use sync_shared::{Direction, Error, HostServer, Result, SyncOptions};
@@ -25,8 +26,7 @@ fn with_file(host: &mut SqliteHost<'_>, url: &str, direction: Direction, options
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let server = Connection::open_with_flags(url, flags).map_err(engine)?;
     server.busy_timeout(BUSY_TIMEOUT).map_err(engine)?;
-    // Rows are ordered by a function of ours.
-    crate::register(&server).map_err(engine)?;
+    order::register(&server).map_err(engine)?;
     let name = url.split('?').next().unwrap_or_default();
     sync_shared::sync_with(host, &mut HostServer(&mut SqliteHost::new(&server)), name, direction, options)
 }

@@ -117,6 +117,17 @@ def test_the_server_needs_no_connection_of_its_own(server, client):
     assert sync_with(client, server)["pulled"] == 1
 
 
+def test_a_server_whose_table_has_changed_is_followed(make_replica, open_replica):
+    server, client = (make_replica(name, "CREATE TABLE t(k DATETIME PRIMARY KEY NOT NULL)", track=["t"]) for name in ("server", "client"))
+    server.sql("INSERT INTO t VALUES ('2024-01-02 03:04:05')")
+    server.close()
+    plain = open_replica("server", extension=False)
+    plain.sql("ALTER TABLE t ADD COLUMN v DEFAULT 1")
+    plain.close()
+    assert sync_with(client, server)["pulled"] >= 1
+    assert client.rows("t") == [("2024-01-02 03:04:05",)]
+
+
 def test_the_server_may_be_in_use_by_others(server, client, open_replica):
     for replica in (server, client):
         replica.sql("PRAGMA journal_mode = WAL")
