@@ -16,9 +16,9 @@ use std::collections::HashMap;
 
 /// Logs the changes of a table that capture missed; returns how many.
 ///
-/// What ADD COLUMN gave to the rows that were there is a change of theirs as well, unless it is NULL: a replica where the column has another
-/// default would not have it. But nobody edited them, so each is logged with the stamp of what it was, and no edit loses against it. A replica
-/// with a server leaves that to the server, whose values then come to it: else every client would send every row.
+/// What ADD COLUMN gave to the rows that were there is logged as well, unless it is NULL: a replica where the column has another default
+/// would not have it. But nobody edited them, so each is logged with the stamp of what it was, and no edit loses against it. A replica with a
+/// server leaves that to the server, whose values then come to it: else every client would send every row.
 ///
 /// Memory: about 80 bytes per row of the table.
 pub fn reconcile(host: &mut dyn Host, table_name: &str) -> Result<i64> {
@@ -34,8 +34,16 @@ pub fn reconcile(host: &mut dyn Host, table_name: &str) -> Result<i64> {
             settle(host)?;
         }
         uncaptured.check(table)?;
-        reconcile_table(host, &catalog, index)
+        reconcile_table(host, &catalog, index, Defaults::Logged)
     })
+}
+
+/// What becomes of the values that ADD COLUMN gave to the rows that were there.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Defaults {
+    /// They are left to the other replicas' own ADD COLUMN: nobody asked for a change of every row.
+    Left,
+    Logged,
 }
 
 /// What of the rows that the log has is in their table.
@@ -60,11 +68,11 @@ pub fn find_missing(host: &mut dyn Host, catalog: &Catalog, index: usize) -> Res
     Ok(Missing { kept: known - gone.len(), gone })
 }
 
-pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize) -> Result<i64> {
+pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize, added: Defaults) -> Result<i64> {
     let table = &catalog.tables[index];
     let defaults = host.column_defaults(table)?;
     let state = State::load(host)?;
-    let told_by_a_server = Peer::known_upstream(host, &state)?.is_some();
+    let logs_defaults = added == Defaults::Logged && Peer::known_upstream(host, &state)?.is_none();
     let mut log = NewestLogged::read(host, catalog, table)?;
     let mut missed: Vec<(Vec<Value>, Operation)> = Vec::new();
     let mut filled: Vec<(Vec<Value>, i64)> = Vec::new();
@@ -85,7 +93,7 @@ pub fn reconcile_table(host: &mut dyn Host, catalog: &Catalog, index: usize) -> 
         }
         if written {
             missed.push((key()?, Operation::Update));
-        } else if given && !told_by_a_server {
+        } else if given && logs_defaults {
             filled.push((key()?, stamp));
         }
         Ok(true)

@@ -8,7 +8,7 @@ use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::host::{CaptureState, Host, in_transaction};
 use crate::check::unsupported;
-use crate::reconcile::reconcile_table;
+use crate::reconcile::{Defaults, reconcile_table};
 use crate::remade::has_lost_rows;
 use crate::resync::begin_resync;
 use crate::state::{self, State};
@@ -192,7 +192,7 @@ fn follow(host: &mut dyn Host, id: i64, capture: &CaptureState, before: &Uncaptu
     }
     host.install_capture(&catalog, &catalog.tables[index])?;
     if capture.suspect || added || another_key {
-        reconcile_table(host, &catalog, index)?;
+        reconcile_table(host, &catalog, index, Defaults::Left)?;
     }
     Ok(None)
 }

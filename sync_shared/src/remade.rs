@@ -8,7 +8,7 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Kind, Result};
 use crate::host::{CaptureState, Host};
 use crate::log_entry::LogRange;
-use crate::reconcile::{find_missing, reconcile_table};
+use crate::reconcile::{Defaults, find_missing, reconcile_table};
 use crate::refresh::settle;
 use crate::row_write::RowFailure;
 use crate::state::State;
@@ -40,7 +40,7 @@ pub fn put_back_all(host: &mut dyn Host) -> Result<()> {
     for index in lost {
         let table = &catalog.tables[index];
         host.install_capture(&catalog, table)?;
-        reconcile_table(host, &catalog, index)?;
+        reconcile_table(host, &catalog, index, Defaults::Left)?;
         uncaptured.set(table, None);
     }
     uncaptured.store(host)?;

@@ -7,7 +7,7 @@ use crate::conflict::Strategy;
 use crate::error::{Error, Kind, Result};
 use crate::host::{CaptureState, Host, in_transaction, query_integer};
 use crate::init::init;
-use crate::reconcile::reconcile_table;
+use crate::reconcile::{Defaults, reconcile_table};
 use crate::refresh::{definition_of, forget_hashes, is_another_key, settle, store_definition};
 use crate::remade::has_lost_rows;
 use crate::state::State;
@@ -228,7 +228,7 @@ fn apply_tracking(host: &mut dyn Host, description: &Description, known: Option<
     match (known, wanted.backfill) {
         (_, false) => Ok(0),
         (None, true) => host.backfill(table),
-        (Some(_), true) => reconcile_table(host, &catalog, index).map(|n| n as u64),
+        (Some(_), true) => reconcile_table(host, &catalog, index, Defaults::Left).map(|n| n as u64),
     }
 }
 

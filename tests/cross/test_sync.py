@@ -259,6 +259,7 @@ def test_a_new_columns_default_on_the_server_reaches_clients_that_have_none(serv
     server.sql("INSERT INTO person(id, name) VALUES (1, 'Alice'), (2, 'Bob')")
     client.sync(server)
     server.sql("ALTER TABLE person ADD COLUMN status text DEFAULT 'active'")
+    server.sql("SELECT sync_reconcile('person')")
     client.sql("ALTER TABLE Person ADD COLUMN Status TEXT")
     client.sync(server)
     assert client.sql("SELECT Status FROM Person") == [("active",), ("active",)]
