@@ -116,13 +116,16 @@ lint() {
     fi
 }
 
-# build PACKAGE: once in a run, for the extension and the gateway displace each other's sqlite_sync. The extension is built by itself: see
-# .cargo/config.toml.
-build() {
-    [ -e "$BUILT/$1" ] || cargo build --release -p "$1"
-    touch "$BUILT/$1"
+# once NAME COMMAND...: once in a run, for the extension and the gateway displace each other's sqlite_sync.
+once() {
+    local name=$1
+    shift
+    [ -e "$BUILT/$name" ] || "$@"
+    touch "$BUILT/$name"
 }
-build_extension() { build sqlite_sync; }
+
+# The extension is built by itself: see .cargo/config.toml.
+build_extension() { once extension cargo build --release -p sqlite_sync; }
 
 core() {
     require_compiler
@@ -160,7 +163,7 @@ cross() {
 }
 
 # The gateway has a SQLite of its own: an invocation of its own.
-build_gateway() { build sync_api; }
+build_gateway() { once gateway cargo build --release -p sync_api; }
 
 # The browser that the gateway's page is tested in.
 require_browser() {
