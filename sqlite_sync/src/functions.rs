@@ -139,15 +139,6 @@ static FUNCTIONS: &[Function] = &[
         sync_shared::verify_hash(a.text(0, "expected")?, a.text(1, "actual")?).and_then(boolean)
     }),
     pure("sync_canonical_json", (1, 1), |_, a| sync_shared::canonical_json(a.text(0, "value")?).and_then(text)),
-    // Of our own, for the order that rows are hashed in
-    pure("_sync_canonical_text", (2, 2), |_, a| {
-        let portable = Portable::named(a.text(1, "type")?).ok_or_else(|| Error::argument("an unknown portable type"))?;
-        match a.given.value(0) {
-            // What is not valid UTF-8 is found when the row is read.
-            SqlRef::Text(bytes) => text(sync_shared::canonical_text(&String::from_utf8_lossy(bytes), portable)),
-            _ => Err(Error::argument("there is no text")),
-        }
-    }),
     // Subscriptions
     database("sync_subscribe", (1, 3), |host, a| {
         sync_shared::subscribe(host, a.text(0, "table_name")?, a.optional_text(1)?, a.optional_text(2)?).and_then(text)

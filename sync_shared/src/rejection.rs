@@ -230,17 +230,21 @@ pub fn remove(host: &mut dyn Host, id: i64) -> Result<bool> {
 }
 
 /// Which rejections may succeed now: what waits for a parent only if that was touched or may itself succeed, all others always, and
-/// what came to a row just now.
+/// what came to a row just now. What comes after another change of its row counts by its parent: the row ends with it.
 pub fn worth_trying(outlines: &[Outline], touched: &HashSet<RowHash>, came: &HashSet<NeighbourRow>) -> Vec<i64> {
     let mut rows = HashSet::new();
-    let first_of_rows: Vec<&Outline> = outlines.iter().filter(|o| rows.insert(o.row)).collect();
+    let in_order: Vec<(&Outline, bool)> = outlines.iter().map(|outline| (outline, rows.insert(outline.row))).collect();
     let mut woken = came.clone();
     let mut parents: HashSet<RowHash> = came.iter().map(|(_, row)| *row).collect();
     loop {
         let before = woken.len();
-        for outline in &first_of_rows {
+        for (outline, is_first) in &in_order {
             let there = |row: &RowHash| touched.contains(row) || parents.contains(row);
-            if !outline.waits_for_parent || outline.parent.as_ref().is_none_or(there) || touched.contains(&outline.row.1) {
+            let may_succeed = match is_first {
+                true => !outline.waits_for_parent || outline.parent.as_ref().is_none_or(there) || touched.contains(&outline.row.1),
+                false => outline.waits_for_parent && outline.parent.as_ref().is_some_and(there),
+            };
+            if may_succeed {
                 woken.insert(outline.row);
                 parents.insert(outline.row.1);
             }

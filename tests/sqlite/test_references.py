@@ -71,6 +71,14 @@ def test_an_orphan_waits_whatever_the_connection_says(family):
     assert (rejection["table_name"], rejection["pk_value"], rejection["kind"]) == ("child", '{"id":20}', "ForeignKeyViolation")
 
 
+def test_two_changes_of_a_row_go_on_when_the_parent_of_the_last_comes(family):
+    result = family.apply(push(child(10, 7, at=stamp()), child(10, 8, at=stamp(minutes=1))))
+    assert (result["applied"], waiting(result)) == (0, 2)
+    family.apply(push(parent(8), after=2))
+    assert family.rows("child") == [(10, 8)]
+    assert is_sound(family)
+
+
 def test_the_connections_setting_is_the_same_afterwards(family, foreign_keys):
     family.apply(push(child(10, 1)))
     assert family.value("PRAGMA foreign_keys") == (foreign_keys == "ON")
