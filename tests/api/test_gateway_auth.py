@@ -258,7 +258,7 @@ def test_a_stream_shows_what_its_role_may_see(guarded, make_gateway):
         assert [c["operation"] for c in alice.wait(2)] == ["Insert", "Delete"]
         assert [json.loads(c["pkValue"]) for c in bob.wait(1)] == [{"id": "b1"}]
         time.sleep(0.3)
-        assert len(bob.changes()) == 1 and "hers" not in bob.raw and "a1" not in bob.raw
+        assert len(bob.changes()) == 1 and "hers" not in bob.raw and r'\"a1\"' not in bob.raw
 
 
 def test_a_role_that_does_not_exist_is_no_superuser(guarded, make_gateway):
