@@ -15,7 +15,7 @@ use crate::rejection::{NeighbourRow, QUEUED, Reason, WAITS_FOR_PARENT};
 use crate::session::Session;
 use crate::superseded::is_unreadable;
 use crate::table::RowHash;
-use crate::unseen::{forget, mark_won, note_caused};
+use crate::unseen::{forget, mark_won};
 use std::collections::{HashMap, HashSet};
 
 pub struct Attempt<'i, 'a> {
@@ -204,8 +204,7 @@ fn write(host: &mut dyn Host, session: &mut Session<'_>, item: &Item<'_>, plan: 
     } else if !written.caused.is_empty() || matches!(plan.action, Action::Merged(_)) {
         // What the write caused is a local change that the neighbour has not seen; later changes of this batch may meet it.
         session.extra_entries = true;
-        note_caused(host, &session.catalog, item.peer.id, &written.caused)?;
-        session.fold_for(host, item)?;
+        session.fold_for(host, item, &written.caused)?;
     }
     Ok(written)
 }

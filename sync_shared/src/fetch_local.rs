@@ -24,7 +24,7 @@ pub fn fetch_local_changes(host: &mut dyn Host, batch_size: i64) -> Result<Strin
         state.uncaptured.check_all(&catalog)?;
         let peer = Peer::upstream(host, &state)?;
         let head = host.head()?;
-        fold(host, &catalog, &peer)?;
+        fold(host, &catalog, &peer, &[])?;
         let mut unseen = unseen_versions(host, (state.last_push_version, head), batch_size + 1)?;
         let all = unseen.len();
         unseen.truncate(batch_size);

@@ -124,7 +124,7 @@ pub fn staged(host: &mut dyn Host, above: i64) -> Result<Option<String>> {
 
 /// Brings what is this replica's own and what is gone in line with the server, and ends the resync.
 pub fn finish(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<()> {
-    fold(host, catalog, peer)?;
+    fold(host, catalog, peer, &[])?;
     send_again(host, catalog)?;
     remove_gone(host, catalog, peer)?;
     host.execute("DELETE FROM _sync_resync_rows", &[])?;

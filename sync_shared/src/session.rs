@@ -99,15 +99,15 @@ impl<'s> Session<'s> {
         let mut done = HashSet::new();
         for item in items.iter().filter(|item| !item.is_behind()) {
             if done.insert(item.peer.id) {
-                self.fold_for(host, item)?;
+                self.fold_for(host, item, &[])?;
             }
         }
         Ok(())
     }
 
-    /// Finds what the neighbour of an item has not seen.
-    pub fn fold_for(&mut self, host: &mut dyn Host, item: &Item<'_>) -> Result<()> {
-        let any = fold(host, &self.catalog, &item.peer)?;
+    /// Finds what the neighbour of an item has not seen, and of that what the item has just caused.
+    pub fn fold_for(&mut self, host: &mut dyn Host, item: &Item<'_>, caused: &[i64]) -> Result<()> {
+        let any = fold(host, &self.catalog, &item.peer, caused)?;
         self.unseen.insert(item.peer.id, any);
         Ok(())
     }

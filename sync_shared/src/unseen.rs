@@ -71,8 +71,9 @@ pub struct Unseen {
     pub caused: bool,
 }
 
-/// Brings `_sync_unseen` up to the log's end for a neighbour. True if it holds anything.
-pub fn fold(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<bool> {
+/// Brings `_sync_unseen` up to the log's end for a neighbour. True if it holds anything. `caused`: entries that a change of the neighbour's has
+/// caused just now.
+pub fn fold(host: &mut dyn Host, catalog: &Catalog, peer: &Peer, caused: &[i64]) -> Result<bool> {
     // What is not settled yet is folded as well, and once more when it is: between the two a smaller version may still appear.
     let (head, tip) = (host.head()?, host.tip()?);
     let before = drop_seen(host, peer)?;
@@ -98,6 +99,7 @@ pub fn fold(host: &mut dyn Host, catalog: &Catalog, peer: &Peer) -> Result<bool>
         let done = steps.len() < FOLD;
         for (hash, version, step) in steps {
             match step {
+                Step::Note if caused.contains(&version) => note_caused(host, peer.id, &hash, version)?,
                 Step::Note => note_entry(host, peer.id, &hash, (version, false))?,
                 Step::Won => mark_won(host, peer.id, &hash, version)?,
                 Step::Forget => forget_until(host, peer.id, &hash, version)?,
@@ -182,22 +184,15 @@ pub fn forget(host: &mut dyn Host, peer: i64, row: &RowHash) -> Result<()> {
     Ok(())
 }
 
-/// Notes entries that a change of the neighbour's has caused. Where the row held something unseen before, that is what counts.
-pub fn note_caused(host: &mut dyn Host, catalog: &Catalog, peer: i64, versions: &[i64]) -> Result<()> {
-    for &version in versions {
-        let mut row = None;
-        host.read_log(catalog, LogRange::exactly(version), &mut |entry| {
-            row = Some(entry.row_hash()?);
-            Ok(false)
-        })?;
-        let Some(row) = row else { continue };
-        if unseen_entry(host, peer, &row)?.is_none_or(|known| known.caused) {
-            note_entry(host, peer, &row, (version, false))?;
-            host.execute(
-                "UPDATE _sync_unseen SET caused = 1 WHERE peer = ?1 AND row_hash = ?2",
-                &[ValueRef::Integer(peer), ValueRef::Blob(&row)],
-            )?;
-        }
+/// Notes an entry that a change of the neighbour's has caused. Where the row held something unseen before, that is what counts.
+fn note_caused(host: &mut dyn Host, peer: i64, row: &RowHash, version: i64) -> Result<()> {
+    let marks = unseen_entry(host, peer, row)?.is_none_or(|known| known.caused);
+    note_entry(host, peer, row, (version, false))?;
+    if marks {
+        host.execute(
+            "UPDATE _sync_unseen SET caused = 1 WHERE peer = ?1 AND row_hash = ?2",
+            &[ValueRef::Integer(peer), ValueRef::Blob(row)],
+        )?;
     }
     Ok(())
 }
