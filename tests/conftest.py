@@ -89,6 +89,14 @@ def other(make_replica):
 
 
 @pytest.fixture
+def synced(server, client):
+    """A server and a client that both know Alice."""
+    server.sql("INSERT INTO Person VALUES (1, 'Alice', 'alice@example.com')")
+    client.sync(server)
+    return server, client
+
+
+@pytest.fixture
 def disk(tmp_path, driver):
     """Backups: `save` a replica under a name, `load` it over a replica. Both close and reopen the database."""
 

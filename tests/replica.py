@@ -250,6 +250,14 @@ class Total(dict):
         self["rejections"] += result["rejections"]
 
 
+def equal(table, *replicas):
+    """Have all of them the same rows of this table, and the same hash?"""
+    first = replicas[0]
+    return all(
+        replica.rows(table) == first.rows(table) and replica.hash(table) == first.hash(table) for replica in replicas
+    )
+
+
 def settle(server, *clients, rounds=3, size=1000):
     """Let every client sync with the server in turn, `rounds` times. Afterwards all is quiet."""
     for _ in range(rounds):

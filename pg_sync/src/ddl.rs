@@ -10,7 +10,7 @@ use crate::quote::owned;
 use crate::relation;
 use pgrx::pg_sys::{self, Datum};
 use pgrx::prelude::*;
-use sync_shared::{Catalog, Host as _, Result, ValueRef, reconcile};
+use sync_shared::{Catalog, Defaults, Host as _, Result, ValueRef, reconcile};
 
 /// The calling convention of [`sync_follow_ddl`].
 #[unsafe(no_mangle)]
@@ -85,7 +85,7 @@ fn follow_label(host: &mut crate::host::PgHost) -> Result<()> {
             Ok(true)
         },
     )?;
-    tables.iter().try_for_each(|table| reconcile(host, table).map(|_| ()))
+    tables.iter().try_for_each(|table| reconcile(host, table, Defaults::Left).map(|_| ()))
 }
 
 /// The new name that a statement gives to a table.

@@ -10,7 +10,7 @@ use crate::relation::meant;
 use crate::rights;
 use pgrx::pg_sys::FunctionCallInfo;
 use pgrx::prelude::*;
-use sync_shared::{ApplyOptions, Catalog, Error, Result};
+use sync_shared::{ApplyOptions, Catalog, Defaults, Error, Result};
 
 fn pure<T>(result: Result<T>) -> T {
     result.unwrap_or_else(|error| raise(error))
@@ -206,7 +206,7 @@ fn sync_reconcile(table_name: Option<&str>, fcinfo: FunctionCallInfo) -> i64 {
         let name = table(table_name)?;
         rights::require_owner_of(&name)?;
         crate::locks::lock_named(&name)?;
-        sync_shared::reconcile(host, &name)
+        sync_shared::reconcile(host, &name, Defaults::Logged)
     })
 }
 

@@ -5,6 +5,7 @@ use crate::bookkeeping::{taken, translate};
 use crate::definer::{Definer, SafePath};
 use crate::error::caught;
 use crate::extension::Extension;
+use crate::held::Held;
 use crate::quote::{c_string, rows_of};
 use crate::references::Checks;
 use crate::spi::{self, View};
@@ -25,9 +26,7 @@ pub struct PgHost {
     units: Vec<Unit>,
     /// By `Table::id`.
     plans: HashMap<i64, Rc<TablePlan>>,
-    /// Rows that are there and locked, and tables that are, each with the number of units of work that were open then.
-    held: HashMap<i64, HashMap<String, usize>>,
-    locked_tables: HashMap<i64, usize>,
+    pub(crate) held: Held,
     /// Rows are written in a subtransaction each: one of them has failed without.
     careful: bool,
     /// The innermost unit of work has failed and has to be undone.
@@ -51,8 +50,7 @@ impl PgHost {
             extension,
             units: Vec::new(),
             plans: HashMap::new(),
-            held: HashMap::new(),
-            locked_tables: HashMap::new(),
+            held: Held::default(),
             careful: false,
             broken: false,
             narrows: false,
@@ -127,30 +125,8 @@ impl PgHost {
     pub fn abandon(&mut self) {
         while let Some(unit) = self.units.pop() {
             unit.end(false);
+            self.held.unit_ends(false);
         }
-    }
-
-    pub fn holds(&self, table: i64, pk_value: &str) -> bool {
-        self.held.get(&table).is_some_and(|rows| rows.contains_key(pk_value))
-    }
-
-    pub fn hold(&mut self, table: i64, pk_value: &str) {
-        let depth = self.units.len();
-        self.held.entry(table).or_default().entry(pk_value.to_owned()).or_insert(depth);
-    }
-
-    pub fn release(&mut self, table: i64, pk_value: &str) {
-        if let Some(rows) = self.held.get_mut(&table) {
-            rows.remove(pk_value);
-        }
-    }
-
-    pub fn is_table_locked(&self, table: i64) -> bool {
-        self.locked_tables.contains_key(&table)
-    }
-
-    pub fn table_is_locked(&mut self, table: i64) {
-        self.locked_tables.entry(table).or_insert(self.units.len());
     }
 
     /// What was written past SQL is seen by what follows.
@@ -225,20 +201,14 @@ impl Host for PgHost {
 
     fn begin(&mut self) -> Result<()> {
         self.units.push(Unit::begin());
+        self.held.unit_begins();
         Ok(())
     }
 
     fn end(&mut self, keep: bool) -> Result<()> {
         let Some(unit) = self.units.pop() else { return Ok(()) };
         unit.end(keep && !self.broken);
-        // A lock that was taken within the unit goes with it, or is the outer one's.
-        let outer = self.units.len();
-        for locks in self.held.values_mut() {
-            locks.retain(|_, depth| keep || *depth <= outer);
-            locks.values_mut().for_each(|depth| *depth = outer.min(*depth));
-        }
-        self.locked_tables.retain(|_, depth| keep || *depth <= outer);
-        self.locked_tables.values_mut().for_each(|depth| *depth = outer.min(*depth));
+        self.held.unit_ends(keep);
         if keep {
             self.checks = Checks::Late;
         } else {

@@ -24,6 +24,7 @@ mod extension;
 mod fence;
 mod form;
 mod functions;
+mod held;
 mod home;
 mod host;
 mod identity;

@@ -60,11 +60,11 @@ fn lock_each(host: &mut PgHost, catalog: &Catalog, rows: &Rows) -> Result<Vec<us
             lock_together(host, &plan, &of_table)?;
             of_table.clear();
         } else if spi::execute(&plan.lock_row(), key)? > 0 {
-            host.hold(*id, pk_value);
+            host.held.add_row(*id, pk_value);
         }
     }
     for ((id, pk_value), (table, _, deletes)) in rows {
-        if *deletes && !host.holds(*id, pk_value) && !host.is_table_locked(*id) && !tables.contains(table) {
+        if *deletes && !host.held.has_row(*id, pk_value) && !host.held.has_table(*id) && !tables.contains(table) {
             // Who may not lock it may not delete from it either: the row is refused then.
             if host.plan(&catalog.tables[*table])?.can_lock_table() {
                 tables.push(*table);
@@ -82,7 +82,7 @@ fn lock_together(host: &mut PgHost, plan: &TablePlan, keys: &[(&String, &Paramet
         let parameter = |row| Parameter { oid: parameters[0].oid, datum: rows.datum(row, 0) };
         (0..rows.len()).map(|row| plan.write_key(&[parameter(row)])).collect::<Result<Vec<String>>>()
     })?;
-    held.iter().for_each(|pk_value| host.hold(plan.id, pk_value));
+    held.iter().for_each(|pk_value| host.held.add_row(plan.id, pk_value));
     Ok(())
 }
 
@@ -90,7 +90,7 @@ fn lock_together(host: &mut PgHost, plan: &TablePlan, keys: &[(&String, &Paramet
 pub fn lock_table(host: &mut PgHost, table: &Table) -> Result<()> {
     let plan = host.plan(table)?;
     spi::execute(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", plan.rows), &[])?;
-    host.table_is_locked(plan.id);
+    host.held.add_table(plan.id);
     Ok(())
 }
 

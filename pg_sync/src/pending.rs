@@ -68,7 +68,7 @@ thread_local! {
 }
 
 /// Runs `body`, one statement that writes the rows; returns their entries, and the versions of what cascades and triggers logged besides,
-/// in their order.
+/// in their order. A row of a change that a trigger has made something else of is among these.
 pub fn with(pending: Pending, body: impl FnOnce()) -> (Vec<Option<Logged>>, Vec<i64>) {
     /// Whatever ends the statement, nothing is pending after it.
     struct Clear;
@@ -81,7 +81,10 @@ pub fn with(pending: Pending, body: impl FnOnce()) -> (Vec<Option<Logged>>, Vec<
     RUNNING.set(Some(Running { pending, entries, caused: Vec::new(), next: 0, asked: 0, places: None, relation: None }));
     let _clear = Clear;
     body();
-    RUNNING.take().map_or_else(Default::default, |running| (running.entries, running.caused))
+    let Some(Running { pending, entries, mut caused, .. }) = RUNNING.take() else { return Default::default() };
+    let local: Vec<i64> = pending.rows.iter().zip(&entries).filter(|(row, _)| row.label.is_none()).filter_map(|(_, e)| Some(e.as_ref()?.version)).collect();
+    caused.retain(|version| !local.contains(version));
+    (entries, caused)
 }
 
 /// The label of the change that a row's tuple holds, if it is one of those that are being written; and whether it is such a row at all.

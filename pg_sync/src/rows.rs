@@ -82,7 +82,7 @@ pub fn remove_row(
         let pk_value = plan.write_key(&key)?;
         let pending = PendingRow { pk_value: pk_value.clone(), values: None, label: label.copied() };
         let mut ran = Ran::default();
-        let is_ours = host.holds(plan.id, &pk_value) || host.is_table_locked(plan.id);
+        let is_ours = host.held.has_row(plan.id, &pk_value) || host.held.has_table(plan.id);
         // Without the right to lock or to delete the statement says what is missing.
         let is_ours = is_ours || !plan.can_lock() || !plan.can_lock_table();
         if is_ours {
@@ -94,7 +94,7 @@ pub fn remove_row(
         if ran.count == 0 && exists(&plan, &key)? {
             return Err(hidden());
         }
-        host.release(plan.id, &pk_value);
+        host.held.forget_row(plan.id, &pk_value);
         Ok(ran.written())
     })?;
     log_anyway(host, table, || key.to_vec(), Operation::Delete, written, label, log_unchanged)
@@ -133,7 +133,7 @@ pub fn write_row(
         let values = || values.iter().map(|value| value.datum).collect();
         PendingRow { pk_value: pk_value.clone(), values: Some(values()), label: label.copied() }
     };
-    if host.holds(plan.id, pk_value) || (host.is_table_locked(plan.id) && is_there(plan, key)?) {
+    if host.held.has_row(plan.id, pk_value) || (host.held.has_table(plan.id) && is_there(plan, key)?) {
         let Some(update) = plan.update_row(given) else { return Ok(Written::default()) };
         let ran = run(plan, given, &update, values, pending())?;
         if ran.count > 0 {
@@ -143,14 +143,14 @@ pub fn write_row(
             return Err(ignored());
         }
         // What was written before, or its cascades, has removed the row.
-        host.release(plan.id, pk_value);
+        host.held.forget_row(plan.id, pk_value);
     }
     let ran = run(plan, given, &plan.insert_row(given), values, pending())?;
     if ran.count > 0 {
         if ran.entry.is_none() && !exists(plan, key)? {
             refuse_other_key(plan, pk_value);
         }
-        host.hold(plan.id, pk_value);
+        host.held.add_row(plan.id, pk_value);
         crate::identity::advance(plan, given, values);
         return Ok(ran.written());
     }
@@ -183,7 +183,7 @@ fn overtaken(host: &mut PgHost, plan: &TablePlan, key: &[Parameter], pk_value: &
     if spi::execute(&plan.lock_row(), key)? == 0 {
         return Ok(ignored());
     }
-    host.hold(plan.id, pk_value);
+    host.held.add_row(plan.id, pk_value);
     Ok(RowFailure::Overtaken)
 }
 
@@ -205,15 +205,10 @@ impl Ran {
 
 /// Runs a statement that writes one row.
 fn run(plan: &TablePlan, given: &[usize], sql: &str, parameters: &[Parameter], row: PendingRow) -> Result<Ran> {
-    let is_local = row.label.is_none();
     let mut count = Ok(0);
     let pending = Pending { table: plan.id, columns: plan.written(given), rows: vec![row] };
-    let (entries, mut caused) = pending::with(pending, || count = spi::execute(sql, parameters));
-    let entry = entries.into_iter().next().flatten();
-    if is_local {
-        caused.retain(|version| entry.is_none_or(|entry| entry.version != *version));
-    }
-    Ok(Ran { count: count?, entry, caused })
+    let (entries, caused) = pending::with(pending, || count = spi::execute(sql, parameters));
+    Ok(Ran { count: count?, entry: entries.into_iter().next().flatten(), caused })
 }
 
 fn is_there(plan: &TablePlan, key: &[Parameter]) -> Result<bool> {

@@ -55,7 +55,7 @@ pub fn correct(
     label: Option<&Label>,
 ) -> Result<Option<Written>, RowFailure> {
     let pk_values = [plan.write_key(key)?, plan.write_key(corrected)?];
-    let is_ours = host.holds(plan.id, &pk_values[0]) || host.is_table_locked(plan.id);
+    let is_ours = host.held.has_row(plan.id, &pk_values[0]) || host.held.has_table(plan.id);
     let is_equal = || -> Result<bool> {
         let Some(found) = read_key(plan, &plan.equal_keys(), corrected)? else { return Ok(false) };
         Ok(plan.key_parameters(&found).ok().map(|found| plan.write_key(&found)).transpose()?.as_ref() == Some(&pk_values[0]))
@@ -68,18 +68,15 @@ pub fn correct(
     let row = |(pk_value, values): (&String, _)| PendingRow { pk_value: pk_value.clone(), values, label: label.copied() };
     let rows = pk_values.iter().zip(values).map(row).collect();
     let mut count = Ok(0);
-    let (entries, mut caused) = pending::with(Pending { table: plan.id, columns: plan.written(&plan.key), rows }, || {
+    let (entries, caused) = pending::with(Pending { table: plan.id, columns: plan.written(&plan.key), rows }, || {
         count = spi::execute(&plan.correct_key(), &parameters);
     });
     if count? == 0 {
         return Ok(None);
     }
-    host.release(plan.id, &pk_values[0]);
-    host.hold(plan.id, &pk_values[1]);
+    host.held.forget_row(plan.id, &pk_values[0]);
+    host.held.add_row(plan.id, &pk_values[1]);
     let version = entries.first().copied().flatten().map(|entry| entry.version);
-    if label.is_none() {
-        caused.retain(|caused| !entries.iter().flatten().any(|entry| entry.version == *caused));
-    }
     Ok(Some(Written { version, changed: true, caused }))
 }
 

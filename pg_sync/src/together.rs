@@ -93,7 +93,7 @@ pub fn put_rows(host: &mut PgHost, table: &Table, rows: &[PutRow<'_>]) -> Result
         Ok(Err(failure)) => failure,
         Err(error) => RowFailure::Fatal(caught(error).into()),
     };
-    inserted.iter().for_each(|pk_value| host.release(plan.id, pk_value));
+    inserted.iter().for_each(|pk_value| host.held.forget_row(plan.id, pk_value));
     match failure {
         RowFailure::Fatal(Error::Engine(error)) if error.scope == Scope::Row => {}
         RowFailure::Fatal(error) => return Err(error),
@@ -119,7 +119,7 @@ fn write(
     let mut written = Vec::with_capacity(rows.len());
     while written.len() < rows.len() {
         let at = written.len();
-        let new = converted[at..].iter().take_while(|row| !host.holds(plan.id, &row.pk_value)).count();
+        let new = converted[at..].iter().take_while(|row| !host.held.has_row(plan.id, &row.pk_value)).count();
         if new >= LEAST_ROWS && is_whole {
             let labels = rows[at..at + new].iter().map(|row| row.label);
             written.extend(insert(host, plan, &given, &converted[at..at + new], labels, inserted)?);
@@ -163,7 +163,7 @@ fn insert(
         return Err(RowFailure::Overtaken);
     }
     for row in rows {
-        host.hold(plan.id, &row.pk_value);
+        host.held.add_row(plan.id, &row.pk_value);
         inserted.push(row.pk_value.clone());
         crate::identity::advance(plan, given, &row.values);
     }

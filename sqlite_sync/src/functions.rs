@@ -7,7 +7,7 @@ use crate::{order, sets};
 use crate::sync_with::sync_with;
 use rusqlite::types::ValueRef as SqlRef;
 use rusqlite::{Connection, ffi};
-use sync_shared::{ApplyOptions, Direction, Error, Portable, Result};
+use sync_shared::{ApplyOptions, Defaults, Direction, Error, Portable, Result};
 
 /// Registers every function and set with a connection.
 pub fn register(connection: &Connection) -> rusqlite::Result<()> {
@@ -128,7 +128,7 @@ static FUNCTIONS: &[Function] = &[
         sync_shared::purge_tombstones(host, a.optional_integer(0)?).and_then(integer)
     }),
     database("sync_compact", (0, 0), |host, _| sync_shared::compact(host).and_then(integer)),
-    database("sync_reconcile", (1, 1), |host, a| sync_shared::reconcile(host, a.text(0, "table_name")?).and_then(integer)),
+    database("sync_reconcile", (1, 1), |host, a| sync_shared::reconcile(host, a.text(0, "table_name")?, Defaults::Logged).and_then(integer)),
     database("sync_execute_untracked", (1, 1), |host, a| {
         sync_shared::execute_untracked(host, a.text(0, "statement")?).and_then(integer)
     }),

@@ -11,7 +11,7 @@ use crate::host::{Host, query_value};
 use crate::log_entry::{Label, LogRange};
 use crate::merge::Sides;
 use crate::reconcile::key_of;
-use crate::row_write::{RowFailure, Touched};
+use crate::row_write::Touched;
 use crate::state::{State, origin_names};
 use crate::table::RowHash;
 use crate::unseen::{Peer, UPSTREAM, unseen_entry};
@@ -124,10 +124,10 @@ fn remove_rows(host: &mut dyn Host, catalog: &Catalog, peer: &Peer, rows: Vec<(u
                     touched.push(Touched { table: *table, key: key.clone(), deleted: true });
                     places.push(place);
                 }
-                Err(RowFailure::Refused(_)) => refused.push(place),
-                Err(RowFailure::Fatal(error)) => return give_up(host, error),
-                Err(RowFailure::Lost(error)) => return give_up(host, Error::Engine(error)),
-                Err(RowFailure::Overtaken) => return give_up(host, Error::corrupt("a locked table that another writer changed")),
+                Err(failure) => match failure.into_reason() {
+                    Ok(_) => refused.push(place),
+                    Err(error) => return give_up(host, error),
+                },
             }
         }
         let violations = host.violations(catalog, &touched);

@@ -89,7 +89,7 @@ pub use host::{CaptureState, Host, Row};
 pub use init::{init, regenerate_origin};
 pub use log_entry::{Fields, Label, LogEntry, LogRange, LogText};
 pub use purge::{compact, purge_tombstones, safe_purge_version};
-pub use reconcile::reconcile;
+pub use reconcile::{Defaults, reconcile};
 pub use resolve::resolve_conflict;
 pub use resync::begin_resync;
 pub use row_write::{GroupRows, PutRow, RowFailure, Target, Together, Touched, Violation, Written};

@@ -16,12 +16,12 @@ use std::collections::HashMap;
 
 /// Logs the changes of a table that capture missed; returns how many.
 ///
-/// What ADD COLUMN gave to the rows that were there is logged as well, unless it is NULL: a replica where the column has another default
-/// would not have it. But nobody edited them, so each is logged with the stamp of what it was, and no edit loses against it. A replica with a
-/// server leaves that to the server, whose values then come to it: else every client would send every row.
+/// With [`Defaults::Logged`] what ADD COLUMN gave to the rows that were there is logged as well, unless it is NULL: a replica where the column
+/// has another default would not have it. But nobody edited them, so each is logged with the stamp of what it was, and no edit loses against
+/// it. A replica with a server leaves that to the server, whose values then come to it: else every client would send every row.
 ///
 /// Memory: about 80 bytes per row of the table.
-pub fn reconcile(host: &mut dyn Host, table_name: &str) -> Result<i64> {
+pub fn reconcile(host: &mut dyn Host, table_name: &str, added: Defaults) -> Result<i64> {
     let (State { mut uncaptured, .. }, catalog) = Catalog::open(host)?;
     let index = catalog.by_name(host, table_name)?;
     let table = &catalog.tables[index];
@@ -34,7 +34,7 @@ pub fn reconcile(host: &mut dyn Host, table_name: &str) -> Result<i64> {
             settle(host)?;
         }
         uncaptured.check(table)?;
-        reconcile_table(host, &catalog, index, Defaults::Logged)
+        reconcile_table(host, &catalog, index, added)
     })
 }
 

@@ -5,9 +5,9 @@
 //! is noted (`uncaptured.rs`), so that nobody goes on as if it were.
 
 use crate::catalog::Catalog;
+use crate::check::unsupported;
 use crate::error::Result;
 use crate::host::{CaptureState, Host, in_transaction};
-use crate::check::unsupported;
 use crate::reconcile::{Defaults, reconcile_table};
 use crate::remade::has_lost_rows;
 use crate::resync::begin_resync;

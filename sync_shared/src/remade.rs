@@ -10,7 +10,6 @@ use crate::host::{CaptureState, Host};
 use crate::log_entry::LogRange;
 use crate::reconcile::{Defaults, find_missing, reconcile_table};
 use crate::refresh::settle;
-use crate::row_write::RowFailure;
 use crate::state::State;
 use crate::value::{Value, ValueRef};
 
@@ -58,15 +57,9 @@ fn put_back(host: &mut dyn Host, catalog: &Catalog, index: usize) -> Result<()> 
             entry.write_key(&mut key)?;
             Ok(true)
         })?;
-        match host.put_row(table, &row, None, false) {
-            Ok(_) => {}
-            Err(RowFailure::Fatal(error)) => return Err(error),
-            Err(RowFailure::Lost(error)) => return Err(Error::Engine(error)),
-            Err(RowFailure::Refused(reason)) => {
-                let message = format!("row {key} of table {:?} cannot be put back: {}", table.table_name, reason.message);
-                return Err(Error::new(Kind::SchemaMismatch, message));
-            }
-            Err(RowFailure::Overtaken) => return Err(Error::corrupt("a row that another writer made meanwhile")),
+        if let Err(failure) = host.put_row(table, &row, None, false) {
+            let message = format!("row {key} of table {:?} cannot be put back: {}", table.table_name, failure.into_reason()?.message);
+            return Err(Error::new(Kind::SchemaMismatch, message));
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! The rows that an apply writes: what a host is told of them, and what it answers.
 
 use crate::change::Operation;
-use crate::error::{EngineError, Error, Scope};
+use crate::error::{EngineError, Error, Result, Scope};
 use crate::log_entry::Label;
 use crate::rejection::Reason;
 use crate::table::{RowHash, Table};
@@ -34,6 +34,16 @@ impl RowFailure {
     /// The host itself refuses the row; `code` is the one that the engine would give.
     pub fn refused(kind: &'static str, code: &str, message: impl Into<String>) -> RowFailure {
         RowFailure::Refused(Box::new(Reason { code: code.to_owned(), ..Reason::new(kind, message.into()) }))
+    }
+
+    /// Why the row alone is refused, where nobody else can write meanwhile; every other failure is the call's.
+    pub fn into_reason(self) -> Result<Reason> {
+        match self {
+            RowFailure::Refused(reason) => Ok(*reason),
+            RowFailure::Lost(error) => Err(Error::Engine(error)),
+            RowFailure::Overtaken => Err(Error::corrupt("a locked table that another writer changed")),
+            RowFailure::Fatal(error) => Err(error),
+        }
     }
 }
 

@@ -74,6 +74,7 @@ pub struct Unseen {
 /// Brings `_sync_unseen` up to the log's end for a neighbour. True if it holds anything. `caused`: entries that a change of the neighbour's has
 /// caused just now.
 pub fn fold(host: &mut dyn Host, catalog: &Catalog, peer: &Peer, caused: &[i64]) -> Result<bool> {
+    let caused: HashSet<i64> = caused.iter().copied().collect();
     // What is not settled yet is folded as well, and once more when it is: between the two a smaller version may still appear.
     let (head, tip) = (host.head()?, host.tip()?);
     let before = drop_seen(host, peer)?;

@@ -1,6 +1,6 @@
 //! Every fuzz seed, and every text that is one with a piece missing, keeps the properties of the fuzz targets.
 
-#[path = "../fuzz/properties.rs"]
+#[path = "../fuzz/src/lib.rs"]
 mod properties;
 
 use proptest::prelude::*;

@@ -2,12 +2,10 @@
 
 import pytest
 
+from caused import FOLDER, LINE, ORDERS, add_and_pay, assert_all, cancel, delete_and_file, move_and_delete, note, pay_and_push
 from crafted import let_the_clock_tick
 from replica import settle
 
-FOLDER = "CREATE TABLE folder(id INTEGER PRIMARY KEY, name TEXT)"
-ORDERS = "CREATE TABLE orders(id INTEGER PRIMARY KEY, status TEXT, total INTEGER)"
-LINE = "CREATE TABLE line(id INTEGER PRIMARY KEY, order_id INTEGER REFERENCES orders(id), quantity INTEGER)"
 TOTALS = """CREATE FUNCTION totals() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     UPDATE orders SET total = (SELECT sum(quantity) FROM line WHERE order_id = NEW.order_id) WHERE id = NEW.order_id;
     RETURN NULL;
@@ -19,17 +17,6 @@ TOUCH = """CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$"""
 TOUCHED_ORDERS = "CREATE TRIGGER touch BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION touch()"
 BATCH_SIZES = [1, 1000]
-
-
-def note(action):
-    return f"CREATE TABLE note(id INTEGER PRIMARY KEY, folder INTEGER REFERENCES folder(id) ON DELETE {action}, text TEXT)"
-
-
-def assert_all(replicas, table, rows):
-    assert [replica.rows(table) for replica in replicas] == [rows] * len(replicas)
-    assert len({replica.hash() for replica in replicas}) == 1
-    assert [replica.conflicts() for replica in replicas] == [[]] * len(replicas)
-    assert [replica.rejections() for replica in replicas] == [[]] * len(replicas)
 
 
 @pytest.fixture
@@ -61,13 +48,6 @@ def shop(make_server, make_replica):
     return server, *clients
 
 
-def move_and_delete(replica):
-    replica.sql("UPDATE note SET folder = 2 WHERE folder = 1")
-    replica.sql("DELETE FROM folder WHERE id = 1")
-    replica.sql("UPDATE note SET text = 'edited' WHERE id = 7")
-    let_the_clock_tick()
-
-
 @pytest.mark.parametrize("size", BATCH_SIZES)
 @pytest.mark.parametrize("action", ["CASCADE", "SET NULL"])
 @pytest.mark.parametrize("by", ["client", "server"])
@@ -81,9 +61,7 @@ def test_a_note_that_left_its_folder_survives_it(make_filed, by, action, size):
 @pytest.mark.parametrize("size", BATCH_SIZES)
 def test_a_note_that_lost_its_folder_is_filed_elsewhere(make_filed, size):
     server, client, other = replicas = make_filed("SET NULL")
-    client.sql("DELETE FROM folder WHERE id = 1")
-    client.sql("UPDATE note SET folder = 2 WHERE id = 7")
-    let_the_clock_tick()
+    delete_and_file(client)
     settle(server, client, other, size=size)
     assert_all(replicas, "note", [(7, 2, "seven"), (8, None, "eight")])
 
@@ -91,20 +69,14 @@ def test_a_note_that_lost_its_folder_is_filed_elsewhere(make_filed, size):
 @pytest.mark.parametrize("size", BATCH_SIZES)
 def test_a_trigger_keeps_its_field_and_the_author_the_others(shop, size):
     server, client, other = shop
-    client.sql("INSERT INTO line VALUES (1, 1, 5)")
-    client.sql("UPDATE orders SET status = 'paid' WHERE id = 1")
-    let_the_clock_tick()
+    add_and_pay(client)
     settle(server, client, other, size=size)
     assert_all(shop, "orders", [(1, "paid", 5)])
 
 
 def test_an_author_may_go_on_without_pulling_what_its_changes_caused(shop):
     server, client, other = shop
-    for status in ("packed", "sent", "paid"):
-        client.sql("INSERT INTO line VALUES (NULL, 1, 5)")
-        client.sql("UPDATE orders SET status = ? WHERE id = 1", status)
-        client.push(server)
-        let_the_clock_tick()
+    pay_and_push(client, server)
     settle(server, client, other)
     assert_all(shop, "orders", [(1, "paid", 15)])
 
@@ -125,11 +97,8 @@ def test_a_trigger_on_the_row_itself_is_no_conflict_with_its_next_edit(make_serv
 
 def test_what_another_has_changed_meanwhile_is_a_conflict_as_ever(shop):
     server, client, other = shop
-    other.sql("UPDATE orders SET status = 'cancelled' WHERE id = 1")
-    let_the_clock_tick()
-    client.sql("INSERT INTO line VALUES (1, 1, 5)")
-    client.sql("UPDATE orders SET status = 'paid' WHERE id = 1")
-    let_the_clock_tick()
+    cancel(other)
+    add_and_pay(client)
     other.sync(server)
     client.push(server)
     [conflict] = server.conflicts()

@@ -134,6 +134,15 @@ def test_a_label_of_an_enumeration_that_is_renamed_is_logged_anew(make_database,
     assert database.value("SELECT sync_reconcile('t')") == 0
 
 
+def test_a_label_that_is_renamed_sends_no_new_columns_default(make_database):
+    database = make_database("CREATE TYPE label AS ENUM ('open', 'closed')", "CREATE TABLE t(id int PRIMARY KEY, v label)", track=["t"])
+    database.sql("INSERT INTO t VALUES (1, 'open'), (2, 'closed')")
+    database.sql("ALTER TABLE t ADD COLUMN n int DEFAULT 7")
+    database.sql("ALTER TYPE label RENAME VALUE 'open' TO 'active'")
+    assert [entry["pk_value"] for entry in database.log()][2:] == ['{"id":1}']
+    assert database.value("SELECT sync_reconcile('t')") == 1
+
+
 def test_a_table_takes_the_place_of_another(database, make_database):
     """What was under its name is renamed, and the clients get the differences."""
     client = make_database(PERSON, track=["person"])

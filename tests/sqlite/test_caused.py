@@ -2,21 +2,15 @@
 
 import pytest
 
+from caused import FOLDER, LINE, ORDERS, add_and_pay, assert_all, cancel, delete_and_file, move_and_delete, note, pay_and_push
 from crafted import let_the_clock_tick
 from replica import settle
 
-FOLDER = "CREATE TABLE folder(id INTEGER PRIMARY KEY, name TEXT)"
-ORDERS = "CREATE TABLE orders(id INTEGER PRIMARY KEY, status TEXT, total INTEGER)"
-LINE = "CREATE TABLE line(id INTEGER PRIMARY KEY, order_id INTEGER REFERENCES orders(id), quantity INTEGER)"
 TOTALS = """CREATE TRIGGER totals AFTER INSERT ON line BEGIN
     UPDATE orders SET total = (SELECT sum(quantity) FROM line WHERE order_id = NEW.order_id) WHERE id = NEW.order_id;
 END"""
 STRATEGIES = ["last_write_wins", "server_wins", "client_wins", "merge"]
 BATCH_SIZES = [1, 2, 1000]
-
-
-def note(action):
-    return f"CREATE TABLE note(id INTEGER PRIMARY KEY, folder INTEGER REFERENCES folder(id) ON DELETE {action}, text TEXT)"
 
 
 @pytest.fixture
@@ -58,20 +52,6 @@ def make_shop(make_replica):
     return make
 
 
-def move_and_delete(replica):
-    replica.sql("UPDATE note SET folder = 2 WHERE folder = 1")
-    replica.sql("DELETE FROM folder WHERE id = 1")
-    replica.sql("UPDATE note SET text = 'edited' WHERE id = 7")
-    let_the_clock_tick()
-
-
-def assert_all(replicas, table, rows):
-    assert [replica.rows(table) for replica in replicas] == [rows] * len(replicas)
-    assert len({replica.hash() for replica in replicas}) == 1
-    assert [replica.conflicts() for replica in replicas] == [[]] * len(replicas)
-    assert [replica.rejections() for replica in replicas] == [[]] * len(replicas)
-
-
 @pytest.mark.parametrize("size", BATCH_SIZES)
 @pytest.mark.parametrize("action", ["CASCADE", "SET NULL"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -106,9 +86,7 @@ def test_a_resync_deletes_nothing_by_its_own_cascades(make_filed):
 def test_a_note_that_lost_its_folder_is_filed_elsewhere(make_filed, size):
     replicas = make_filed("SET NULL")
     server, client, other = replicas
-    client.sql("DELETE FROM folder WHERE id = 1")
-    client.sql("UPDATE note SET folder = 2 WHERE id = 7")
-    let_the_clock_tick()
+    delete_and_file(client)
     settle(server, client, other, size=size)
     assert_all(replicas, "note", [(7, 2, "seven"), (8, None, "eight")])
 
@@ -129,9 +107,7 @@ def test_a_folder_and_its_notes_are_made_again(make_filed):
 def test_a_trigger_keeps_its_field_and_the_author_the_others(make_shop, with_totals, size):
     replicas = make_shop(*with_totals)
     server, client, other = replicas
-    client.sql("INSERT INTO line VALUES (1, 1, 5)")
-    client.sql("UPDATE orders SET status = 'paid' WHERE id = 1")
-    let_the_clock_tick()
+    add_and_pay(client)
     settle(server, client, other, size=size)
     assert_all(replicas, "orders", [(1, "paid", 5)])
 
@@ -141,20 +117,15 @@ def test_a_trigger_keeps_its_field_and_the_author_the_others(make_shop, with_tot
 def test_so_does_a_trigger_of_a_client(make_shop, with_totals, size):
     replicas = make_shop(*with_totals)
     server, client, other = replicas
-    server.sql("INSERT INTO line VALUES (1, 1, 5)")
-    server.sql("UPDATE orders SET status = 'paid' WHERE id = 1")
-    let_the_clock_tick()
+    add_and_pay(server)
     settle(server, client, other, size=size)
     assert_all(replicas, "orders", [(1, "paid", 5)])
 
 
 def test_what_another_has_changed_meanwhile_is_a_conflict_as_ever(make_shop):
     server, client, other = make_shop("server")
-    other.sql("UPDATE orders SET status = 'cancelled' WHERE id = 1")
-    let_the_clock_tick()
-    client.sql("INSERT INTO line VALUES (1, 1, 5)")
-    client.sql("UPDATE orders SET status = 'paid' WHERE id = 1")
-    let_the_clock_tick()
+    cancel(other)
+    add_and_pay(client)
     other.sync(server)
     client.push(server)
     [conflict] = server.conflicts()
@@ -178,10 +149,6 @@ def test_what_another_changes_afterwards_is_a_conflict_as_ever(make_shop):
 def test_an_author_may_go_on_without_pulling_what_its_changes_caused(make_shop):
     replicas = make_shop("server")
     server, client, other = replicas
-    for status in ("packed", "sent", "paid"):
-        client.sql("INSERT INTO line VALUES (NULL, 1, 5)")
-        client.sql("UPDATE orders SET status = ? WHERE id = 1", status)
-        client.push(server)
-        let_the_clock_tick()
+    pay_and_push(client, server)
     settle(server, client, other)
     assert_all(replicas, "orders", [(1, "paid", 15)])

@@ -1,7 +1,4 @@
 //! Any bytes as a batch.
 #![no_main]
 
-#[path = "../properties.rs"]
-mod properties;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::check_batch(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sync_shared_fuzz::check_batch(bytes));

@@ -2,8 +2,6 @@
 //! `sync_shared/tests/seeds.rs` on the seeds and what lies near them.
 //!
 //! A property that does not hold is a panic; everything here goes through the public API.
-// Each of the three that include this file checks a part of it.
-#![allow(dead_code)]
 
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
