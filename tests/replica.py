@@ -250,6 +250,11 @@ class Total(dict):
         self["rejections"] += result["rejections"]
 
 
+def refusals(replica):
+    """What waits here, as (kind, operation, key)."""
+    return [(r["kind"], r["operation"], r["pk_value"]) for r in replica.rejections()]
+
+
 def equal(table, *replicas):
     """Have all of them the same rows of this table, and the same hash?"""
     first = replicas[0]

@@ -178,11 +178,7 @@ pub fn mark_won(host: &mut dyn Host, peer: i64, row: &RowHash, version: i64) -> 
 
 /// The neighbour knows the row's newest entry now.
 pub fn forget(host: &mut dyn Host, peer: i64, row: &RowHash) -> Result<()> {
-    host.execute(
-        "DELETE FROM _sync_unseen WHERE peer = ?1 AND row_hash = ?2",
-        &[ValueRef::Integer(peer), ValueRef::Blob(row)],
-    )?;
-    Ok(())
+    forget_until(host, peer, row, i64::MAX)
 }
 
 /// Notes an entry that a change of the neighbour's has caused. Where the row held something unseen before, that is what counts.

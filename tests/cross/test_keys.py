@@ -7,9 +7,9 @@ from datetime import datetime
 import pytest
 
 from cluster import is_built_with
-from replica import settle
+from crafted import LOWER, UPPER
+from replica import refusals, settle
 
-UPPER, LOWER = "6242D466-6887-433A-923F-BCC1EC471740", "6242d466-6887-433a-923f-bcc1ec471740"
 CASELESS = "CREATE COLLATION caseless (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
 FOLDED = [
     pytest.param("citext", ("CREATE EXTENSION citext",), id="citext"),
@@ -19,10 +19,6 @@ FOLDED = [
 
 def table(declared):
     return f"CREATE TABLE t(id {declared} PRIMARY KEY NOT NULL, v TEXT)"
-
-
-def refusals(replica):
-    return [(r["kind"], r["operation"], r["pk_value"]) for r in replica.rejections()]
 
 
 @pytest.mark.parametrize(("theirs", "declared", "ours", "kept"), [

@@ -2,16 +2,12 @@
 
 import pytest
 
-from replica import settle
+from crafted import LOWER, UPPER
+from replica import refusals, settle
 
-UPPER, LOWER = "6242D466-6887-433A-923F-BCC1EC471740", "6242d466-6887-433a-923f-bcc1ec471740"
 CASELESS = "CREATE TABLE t(email TEXT PRIMARY KEY NOT NULL COLLATE NOCASE, v TEXT)"
 PLAIN = "CREATE TABLE t(email TEXT PRIMARY KEY NOT NULL, v TEXT)"
 EXACT = "CREATE TABLE t(id {} PRIMARY KEY NOT NULL, v TEXT)"
-
-
-def refusals(replica):
-    return [(r["kind"], r["operation"], r["pk_value"]) for r in replica.rejections()]
 
 
 def test_a_key_whose_case_is_corrected_stays_one_row_everywhere(make_replica):
